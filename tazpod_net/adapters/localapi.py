@@ -1,0 +1,187 @@
+"""tailscaled's LocalAPI: HTTP/1.1 over its unix socket. h11 parses, asyncio carries; no TLS, no proxies, no policy.
+
+Traps that this module knows (`tailscaled.md`, sections 3.2, 11, 12, 13): requests under /localapi/ block until the
+backend exists, only `/server-status` answers at once; Host must be `local-tailscaled.sock`; no Origin or Referer;
+`/server-status?wait=true` keeps status 503 on success, so the body is the judge.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import h11
+import msgspec
+
+from tazpod_net.core.backend import Notify, Snapshot
+from tazpod_net.errors import TazpodNetError
+
+WATCH_MASK = 2 | 4 | 128  # initial state, prefs, health; 128 alone sends nothing (`ipn/ipnlocal/local.go:3761`)
+_PREFIX = "/localapi/v0/"
+_HEADERS = [("Host", "local-tailscaled.sock"), ("Accept", "*/*")]
+
+
+class LocalApiError(TazpodNetError):
+    """The daemon answered with an error; `status` is the HTTP status."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text or f"LocalAPI answered {status}")
+        self.status = status
+
+
+class _Connection:
+    """One request and its answer on one connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.http = h11.Connection(h11.CLIENT)
+
+    @classmethod
+    async def open(cls, path: str) -> "_Connection":
+        reader, writer = await asyncio.open_unix_connection(path)
+        return cls(reader, writer)
+
+    def send(self, method: str, target: str, body: bytes) -> None:
+        headers = [*_HEADERS, ("Content-Length", str(len(body)))] if body or method != "GET" else _HEADERS
+        self._write(h11.Request(method=method, target=target, headers=headers))
+        if body:
+            self._write(h11.Data(data=body))
+        self._write(h11.EndOfMessage())
+
+    def _write(self, event: h11.Event) -> None:
+        data = self.http.send(event)
+        if data:
+            self.writer.write(data)
+
+    async def event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        while True:
+            event = self.http.next_event()
+            if event is not h11.NEED_DATA:
+                return event
+            data = await self.reader.read(65536)
+            self.http.receive_data(data)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class LocalApi:
+    """The requests that the supervisor makes. Every one raises OSError if nobody listens, TimeoutError on silence,
+    LocalApiError if the daemon refuses."""  # noqa: D205, D209 - one sentence
+
+    def __init__(self, socket_path: str) -> None:
+        self.path = socket_path
+
+    async def ready(self) -> bool:
+        """Blocks until the backend exists. False: this build has no `/server-status` or it said no; ask again."""
+        status, body = await self._request("GET", "/server-status?wait=true", timeout=30.0)
+        if status == 404:  # noqa: PLR2004 - built without the debug feature: any LocalAPI answer will do
+            await self.snapshot(peers=False)
+            return True
+        return b"error" not in body
+
+    async def snapshot(self, *, peers: bool = True, timeout: float = 10.0) -> Snapshot:  # noqa: ASYNC109 - one budget
+        """`GET status`."""
+        target = _PREFIX + ("status" if peers else "status?peers=false")
+        return msgspec.json.decode(await self._ok("GET", target, timeout=timeout), type=Snapshot)
+
+    async def prefs(self) -> dict[str, object]:
+        """`GET prefs`, whole: `start` replaces them all, so what is not sent back is lost."""
+        return msgspec.json.decode(await self._ok("GET", _PREFIX + "prefs"), type=dict[str, object])
+
+    async def edit_prefs(self, masked: dict[str, object]) -> None:
+        """`PATCH prefs` with masked fields."""
+        await self._ok("PATCH", _PREFIX + "prefs", masked)
+
+    async def start(self, prefs: dict[str, object], auth_key: str | None) -> None:
+        """`POST start`: new prefs and, if given, an auth key for the next registration."""
+        options: dict[str, object] = {"UpdatePrefs": prefs}
+        if auth_key is not None:
+            options["AuthKey"] = auth_key
+        await self._ok("POST", _PREFIX + "start", options)
+
+    async def login_interactive(self) -> None:
+        """`POST login-interactive`: without it the backend stays at NeedsLogin for ever."""
+        await self._ok("POST", _PREFIX + "login-interactive")
+
+    async def logout(self, timeout: float = 15.0) -> None:  # noqa: ASYNC109 - the stop budget's share
+        """`POST logout`: synchronous with the control server; deletes the profile."""
+        await self._ok("POST", _PREFIX + "logout", timeout=timeout)
+
+    async def watch(self) -> AsyncIterator[Notify]:
+        """The bus: one Notify a line, for ever. Ends with EOF (daemon gone, or this reader fell behind)."""
+        connection = await _Connection.open(self.path)
+        try:
+            connection.send("GET", f"{_PREFIX}watch-ipn-bus?mask={WATCH_MASK}", b"")
+            rest = b""
+            while True:
+                event = await connection.event()
+                if isinstance(event, h11.Response) and event.status_code != 200:  # noqa: PLR2004
+                    raise LocalApiError(event.status_code, "the bus cannot be watched")
+                if isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+                    return
+                if isinstance(event, h11.Data):
+                    *lines, rest = (rest + bytes(event.data)).split(b"\n")
+                    for line in lines:
+                        if line.strip():
+                            yield msgspec.json.decode(line, type=Notify)
+        except h11.RemoteProtocolError:
+            return
+        finally:
+            connection.close()
+
+    async def _ok(
+        self,
+        method: str,
+        target: str,
+        body: object = None,
+        timeout: float = 10.0,  # noqa: ASYNC109
+    ) -> bytes:
+        status, answer = await self._request(method, target, body, timeout)
+        if status >= 400:  # noqa: PLR2004
+            raise LocalApiError(status, _error_text(answer))
+        return answer
+
+    async def _request(
+        self,
+        method: str,
+        target: str,
+        body: object = None,
+        timeout: float = 10.0,  # noqa: ASYNC109
+    ) -> tuple[int, bytes]:
+        data = b"" if body is None else msgspec.json.encode(body)
+        async with asyncio.timeout(timeout):
+            connection = await _Connection.open(self.path)
+            try:
+                connection.send(method, target, data)
+                return await _answer(connection)
+            except h11.RemoteProtocolError as e:
+                raise ConnectionResetError("tailscaled closed the connection") from e
+            finally:
+                connection.close()
+
+
+async def _answer(connection: _Connection) -> tuple[int, bytes]:
+    status = 0
+    parts: list[bytes] = []
+    while True:
+        event = await connection.event()
+        if isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            parts.append(bytes(event.data))
+        elif isinstance(event, h11.EndOfMessage):
+            return status, b"".join(parts)
+        elif isinstance(event, h11.ConnectionClosed):
+            raise ConnectionResetError("tailscaled closed the connection")
+
+
+def _error_text(body: bytes) -> str:
+    """LocalAPI's errors are text, `{"Error": …}` or `{"error": …}` (`ipn/localapi/localapi.go:1026-1083`)."""
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        value = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return text
+    if isinstance(value, dict):
+        return str(value.get("Error") or value.get("error") or text)
+    return text

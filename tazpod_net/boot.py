@@ -1,0 +1,268 @@
+"""From nothing to a spawned daemon, without an event loop: asyncio costs 50 ms that the daemon can use to start.
+
+Everything that can be refused is refused here, before anything is started or cleaned.
+"""
+
+import os
+import pwd
+import re
+import socket
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from tazpod_net import foreign
+from tazpod_net.adapters import files, process, sockets
+from tazpod_net.adapters.keyfile import read_key
+from tazpod_net.adapters.spool import Spool
+from tazpod_net.config import Loaded
+from tazpod_net.core.argv import Wanted
+from tazpod_net.core.events import Adopted, WantUp
+from tazpod_net.core.identity import choose_hostname
+from tazpod_net.core.lines import LineRules
+from tazpod_net.core.model import Policy
+from tazpod_net.core.options import Config
+from tazpod_net.core.status import IdentityPart, PathsPart
+from tazpod_net.core.timefmt import rfc3339
+from tazpod_net.daemon import HomeDaemon
+from tazpod_net.engine import Engine
+from tazpod_net.errors import TazpodNetError
+from tazpod_net.home import Layout
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """How this supervisor was asked for. `user`: name of who ran `up`, for `operator`."""
+
+    env: dict[str, str]
+    config_file: str | None = None
+    overrides: dict[str, object] = {}
+    folder: str = "/"
+    user: str = ""
+    copy_log: bool = False  # to stdout, in the foreground
+    login: bool = True
+
+
+class Boot:
+    """What is ready before the loop runs. Made under the lock, which it keeps."""
+
+    def __init__(self, layout: Layout, lock: files.Lock, loaded: Loaded, launch: Launch) -> None:
+        self.layout = layout
+        self.lock = lock
+        self.loaded = loaded
+        self.launch = launch
+        self.began = time.monotonic()
+        config = loaded.config
+        self.listener, self.socket_dir = sockets.bind_control(layout.home, layout.control_name, launch.env)
+        self.daemon_socket = _daemon_socket(layout, config, self.socket_dir)
+        self.key = Key(config)
+        self.spool = Spool(
+            layout.state,
+            layout.log,
+            max_bytes=config.log.max_bytes,
+            files=config.log.files,
+            rules=line_rules(config, self.key),
+            on_lines=lambda lines: self.spool_lines(lines),
+            on_text=_copy_out if launch.copy_log else None,
+        )
+        self.daemon = HomeDaemon(layout, self.daemon_socket, config, launch.env, self.spool)
+        self.engine = Engine(policy(config), self.daemon)
+        self.survivor: int | None = None
+        self.spool_lines: Callable[[list[bytes]], None] = lambda _lines: None  # the supervisor's, once it runs
+
+    def check(self, *, takeover: bool) -> None:
+        """Finds a survivor of an earlier supervisor; refuses, or on request stops, a tailscaled started by hand."""
+        os.makedirs(self.loaded.config.daemon.state_dir, 0o755, exist_ok=True)
+        self.survivor = self.daemon.find_survivor()
+        found = foreign.find(self.loaded.config.daemon.state_dir, self.daemon_socket, not_pid=self.survivor)
+        if found is None:
+            return
+        if not takeover:
+            raise TazpodNetError(
+                f"{foreign.describe(found)} uses {found.uses}",
+                "'tazpod-net up --takeover' stops it and keeps the identity",
+            )
+        foreign.stop(found, self.loaded.config.stop.timeout_s)
+
+    def ignite(self) -> None:
+        """Adopts the survivor or spawns the daemon."""
+        pid = os.getpid()
+        self.listener.listen(sockets.BACKLOG)  # again: SO_PEERCRED of the socket is whoever called listen last
+        self.lock.sign(pid, own_ticks())
+        self.spool.recover()
+        if self.survivor is not None:
+            try:
+                started = self.daemon.adopt(self.survivor)
+            except ProcessLookupError:
+                self.survivor = None
+            else:
+                self.engine.feed(Adopted(time.monotonic(), self.survivor, started))
+                return
+        self.engine.feed(WantUp(time.monotonic()))
+
+    def close(self) -> None:
+        """Gives up: nothing was started. Releases what `up` took."""
+        self.listener.close()
+        files.remove(os.path.join(self.socket_dir, self.layout.control_name))
+        self.lock.release()
+
+    def paths(self) -> PathsPart:
+        """For the status object."""
+        return PathsPart(home=self.layout.home, socket=self.daemon_socket, log=self.layout.log)
+
+    def identity(self) -> IdentityPart:
+        """Where the node's key lies."""
+        return identity_of(self.loaded.config)
+
+    def hostname(self) -> str:
+        """The name to ask for: chosen once, kept in the home."""
+        configured = self.loaded.config.login.hostname
+        kept = os.path.join(self.layout.state, "hostname")
+        if configured == "auto":
+            found = read_key(kept).value
+            if found:
+                return found
+        name = choose_hostname(configured, socket.gethostname(), self.launch.folder, host_network=_host_network())
+        if configured == "auto" and name:
+            try:
+                files.write_atomic(kept, name.encode() + b"\n", 0o644)
+            except OSError:
+                return name  # a full disk: it is chosen again next time, and comes out the same
+        return name
+
+    def wanted(self) -> Wanted:
+        """The settings to keep the backend at."""
+        return wanted_settings(self.loaded.config, self.launch.user, self.hostname())
+
+
+class Key:
+    """The auth key that is at hand: given by `login`, configured, or in a file that may appear later."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.given: str | None = None
+
+    def current(self) -> str | None:
+        """The key now, or None."""
+        if self.given is not None:
+            return self.given
+        login = self.config.login
+        if login.auth_key:
+            return login.auth_key.reveal()
+        return read_key(login.auth_key_file).value if login.auth_key_file else None
+
+    def looked(self) -> str:
+        """Where was looked and what was there."""
+        login = self.config.login
+        parts = [] if login.auth_key else ["TS_AUTHKEY: not set"]
+        if login.auth_key_file:
+            parts.append(f"{login.auth_key_file}: {read_key(login.auth_key_file).state}")
+        return " · ".join(parts)
+
+
+def _copy_out(text: bytes) -> None:
+    view = memoryview(text)
+    try:
+        while view:
+            view = view[os.write(1, view) :]
+    except OSError:
+        return  # nobody reads it; the log file has it
+
+
+def line_rules(config: Config, key: Key) -> LineRules:
+    """The filters, and the secrets that must not reach the log."""
+    secret = key.current()
+    drops = tuple(re.compile(pattern.encode()) for pattern in config.log.drop)
+    return LineRules(drops, () if secret is None else (secret.encode(),))
+
+
+def policy(config: Config) -> Policy:
+    """The configuration's part for the machine."""
+    return Policy(
+        initial=config.restart.initial_s,
+        maximum=config.restart.max_s,
+        stable=config.restart.stable_s,
+        give_up_after=config.restart.give_up_after,
+        stop_timeout=config.stop.timeout_s,
+        auto_mode=config.daemon.mode == "auto",
+    )
+
+
+def wanted_settings(config: Config, user: str, hostname: str) -> Wanted:
+    """The settings section as prefs; `operator` is by default the user who ran `up`, if that is not root."""
+    settings = config.settings
+    operator = settings.operator if settings.operator is not None else (user if user != "root" else None)
+    routes = settings.advertise_routes
+    return Wanted(
+        accept_routes=settings.accept_routes,
+        accept_dns=settings.accept_dns,
+        ssh=settings.ssh,
+        shields_up=settings.shields_up,
+        advertise_routes=None if routes is None else tuple(routes),
+        operator=operator or None,
+        exit_node=settings.exit_node,
+        hostname=hostname or None,
+    )
+
+
+def identity_of(config: Config) -> IdentityPart:
+    """Where the identity is kept, and on what kind of storage."""
+    kind = files.mount_of(config.daemon.state_dir)
+    store = "tmpfs" if kind[1] in {"tmpfs", "ramfs"} else "mount"
+    if kind == files.mount_of("/") and kind[1] in {"overlay", "aufs", "fuse-overlayfs"}:
+        store = "container layer"
+    return IdentityPart(kind=config.daemon.state, path=config.daemon.state_dir, store=store)
+
+
+def user_name(env: Mapping[str, str]) -> str:
+    """Who ran it: also behind sudo."""
+    name = env.get("SUDO_USER")
+    if name:
+        return name
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return ""
+
+
+def own_ticks() -> int:
+    """Start ticks of this process (field 22 of /proc/self/stat)."""
+    stat = process.process_stat(os.getpid())
+    return 0 if stat is None else int(stat[19])
+
+
+def mark_stopped(layout: Layout, by: str) -> None:
+    """The sticky mark: what a person stopped stays stopped, until the container is restarted."""
+    mark = {
+        "by": by,
+        "at": rfc3339(time.time()),
+        "pid_namespace": process.pid_namespace(),
+        "boot_id": process.boot_id(),
+    }
+    files.write_json(layout.stopped, mark, 0o644)
+
+
+def read_stopped(layout: Layout) -> dict[str, object] | None:
+    """The mark, if it was made in this life of the container."""
+    mark = files.read_json(layout.stopped)
+    if mark is None or mark.get("pid_namespace") != process.pid_namespace():
+        return None
+    return mark if mark.get("boot_id") == process.boot_id() else None
+
+
+def _daemon_socket(layout: Layout, config: Config, socket_dir: str) -> str:
+    default = os.path.join(layout.state, "tailscaled.sock")
+    chosen = config.daemon.socket
+    path = os.path.join(socket_dir, "tailscaled.sock") if chosen == default else chosen
+    sockets.check_path(path)
+    return path
+
+
+def _host_network() -> bool:
+    """Whether this is a container in its host's network namespace: then gethostname() may be the host's name.
+
+    A container is told by its marker files; its own network namespace by an `eth0` that is a veth end. Without a
+    marker this is an ordinary machine, whose name is its own.
+    """
+    in_container = os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv")
+    return in_container and not os.path.exists("/sys/class/net/eth0/iflink")

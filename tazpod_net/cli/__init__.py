@@ -1,0 +1,1 @@
+"""The command line: parsing, asking the supervisor, printing. The only place that ends the process."""

@@ -1,0 +1,127 @@
+"""Talks to the supervisor of a home. The launcher's hot path does the same without imports."""
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from tazpod_net import launcher
+from tazpod_net.adapters import files, process
+from tazpod_net.core.protocol import Request, encode_request
+from tazpod_net.errors import TazpodNetError
+from tazpod_net.home import Layout, start_ticks
+
+if TYPE_CHECKING:
+    import tenacity
+
+START_PATIENCE = 15.0  # seconds for a supervisor that somebody else is just starting
+STATUS_PATIENCE = 1.0
+
+
+class Hung(TazpodNetError):
+    """A supervisor holds the home and does not answer."""
+
+    def __init__(self, pid: int | None) -> None:
+        self.pid = pid
+        who = f"the supervisor (pid {pid})" if pid else "the supervisor"
+        if pid is not None and process.is_stopped(pid):
+            super().__init__(
+                f"{who} is stopped (SIGSTOP) and does not answer", f"kill -CONT {pid}, or: tazpod-net down"
+            )
+        else:
+            super().__init__(
+                f"{who} does not answer", "tazpod-net down ends it; 'tazpod-net up' then adopts its daemon"
+            )
+
+
+def holder(layout: Layout) -> int | None:
+    """The pid that signed the lock, if that process lives."""
+    signed = files.read_holder(layout.lock)
+    if signed is None or start_ticks(signed[0]) != signed[1]:
+        return None
+    return signed[0]
+
+
+def ask(layout: Layout, request: Request, patience: float) -> int | None:
+    """The exit code, None if there is no supervisor or it is just ending. Raises Hung."""
+    connection = launcher.connect(layout.home)
+    if connection is None:
+        return None
+    pid = holder(layout)
+    if pid is not None and process.is_stopped(pid):
+        connection.close()
+        raise Hung(pid)
+    code = launcher.converse(connection, encode_request(request), patience)
+    if code is None and launcher_is_hung(layout):
+        raise Hung(holder(layout))
+    return code
+
+
+def launcher_is_hung(layout: Layout) -> bool:
+    """Whether somebody still listens and holds the home: no answer then means hung, not gone."""
+    connection = launcher.connect(layout.home)
+    if connection is None:
+        return False
+    connection.close()
+    return holder(layout) is not None
+
+
+def again(seconds: float, every: float = 0.02) -> "tenacity.Retrying":
+    """Attempts until one does not raise NotYet, for `seconds`; then the last NotYet is raised."""
+    import tenacity  # noqa: PLC0415 - 40 ms that only those who wait pay
+
+    return tenacity.Retrying(
+        stop=tenacity.stop_after_delay(seconds),
+        wait=tenacity.wait_fixed(every),
+        retry=tenacity.retry_if_exception_type(NotYet),
+        reraise=True,
+    )
+
+
+class NotYet(Exception):  # noqa: N818 - not an error: the answer "try again"
+    """What is waited for has not happened yet."""
+
+
+def wait_for_end(layout: Layout, seconds: float) -> bool:
+    """Waits until nobody holds the lock; False if it did not come free. Takes it for a moment only."""
+    try:
+        for attempt in again(seconds):
+            with attempt:
+                _lock_is_free(layout)
+    except NotYet:
+        return False
+    return True
+
+
+def _lock_is_free(layout: Layout) -> None:
+    lock = files.Lock(layout.lock)
+    try:
+        free = lock.take()
+    except OSError:
+        return  # no such home, or not ours to lock
+    if not free:
+        raise NotYet
+    lock.release()
+
+
+def wait_for_answer(layout: Layout, seconds: float) -> bool:
+    """Waits until a supervisor listens or the home is free again; False if neither happens."""
+    try:
+        for attempt in again(seconds):
+            with attempt:
+                connection = launcher.connect(layout.home)
+                if connection is not None:
+                    connection.close()
+                else:
+                    _lock_is_free(layout)
+    except NotYet:
+        return False
+    return True
+
+
+def kill_holder(layout: Layout, pid: int) -> None:
+    """SIGKILL to the supervisor that signed the lock; its daemon lives on."""
+    if holder(layout) != pid:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        watched = process.Watched(pid)
+        watched.signal(9)
+        watched.close()

@@ -1,0 +1,159 @@
+"""`status` and `wait`: ask, and never start or repair anything."""
+
+import argparse
+import os
+import sys
+import time
+
+from tazpod_net import __version__
+from tazpod_net.adapters import process
+from tazpod_net.boot import read_stopped
+from tazpod_net.cli import client
+from tazpod_net.cli.main import complain, home_of
+from tazpod_net.core import render
+from tazpod_net.core.argv import read_argv
+from tazpod_net.core.protocol import Request
+from tazpod_net.core.status import (
+    DaemonPart,
+    IdentityPart,
+    Note,
+    PathsPart,
+    Status,
+    SupervisorPart,
+    to_json,
+    to_pretty_json,
+)
+from tazpod_net.core.timefmt import rfc3339
+from tazpod_net.core.timefmt import seconds as show
+from tazpod_net.daemon import read_record
+from tazpod_net.errors import EXIT_NOT_RUNNING
+from tazpod_net.home import Layout, socket_dirs, start_ticks
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """How it is; exit 0 if the condition holds, 1 if not, 3 without a supervisor."""
+    layout = Layout(home_of(arguments))
+    request = Request(
+        op="status",
+        as_="json" if arguments.json else "short" if arguments.short else "text",
+        colour=_colour(),
+        condition=arguments.condition,
+        watch=arguments.watch,
+    )
+    hung: client.Hung | None = None
+    try:
+        code = _watch(layout, request) if arguments.watch else client.ask(layout, request, client.STATUS_PATIENCE)
+    except client.Hung as e:
+        hung, code = e, None
+    if code is not None:
+        return code
+    _print(offline(layout, hung), request)
+    return EXIT_NOT_RUNNING
+
+
+def _colour() -> bool:
+    return os.isatty(1) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def _watch(layout: Layout, request: Request) -> int | None:
+    if os.isatty(1) and request.as_ == "text":
+        from tazpod_net.cli import live  # noqa: PLC0415 - loads rich
+
+        return live.watch(layout, request)
+    return client.ask(layout, request, client.STATUS_PATIENCE)
+
+
+def _print(found: Status, request: Request) -> None:
+    if request.as_ == "json":
+        sys.stdout.buffer.write(to_json(found) + b"\n" if request.watch else to_pretty_json(found))
+    elif request.as_ == "short":
+        print(render.short(found))
+    else:
+        sys.stdout.write(render.text(found, now=time.time(), colour=request.colour))
+
+
+def offline(layout: Layout, hung: client.Hung | None = None) -> Status:
+    """The status of a home without an answering supervisor."""
+    mark = read_stopped(layout)
+    survivor = _survivor(layout)
+    notes: list[Note] = []
+    record = read_record(layout.daemon_record)
+    if hung is not None:
+        summary = f"not answering: {hung.problem}"
+        notes.append(Note("hung", "nothing supervises tailscaled now", hung.fix))
+    elif survivor is not None:
+        summary = f"supervisor is gone, tailscaled (pid {survivor}) still runs: tazpod-net up takes it over"
+    elif mark is not None:
+        at = render.clock(str(mark.get("at")), time.time())
+        summary = f"not running: stopped by '{mark.get('by')}' at {at}, new shells leave it so"
+    else:
+        summary = "not running"
+    if survivor is None and hung is None:
+        notes.append(Note("start", "nothing runs for this home", "tazpod-net up"))
+    return Status(
+        checked_at=rfc3339(time.time()),
+        wanted="stopped" if mark is not None else "up",
+        summary=summary,
+        notes=notes,
+        supervisor=SupervisorPart(
+            pid=None if hung is None else hung.pid,
+            start_ticks=None if hung is None or hung.pid is None else start_ticks(hung.pid),
+            version=__version__,
+        ),
+        daemon=DaemonPart(
+            pid=survivor,
+            binary_version=record.binary_version,
+            mode=None if survivor is None else read_argv(process.argv_of(survivor)).mode,
+            restarts=record.restarts,
+            last_exit=record.last_exit,
+        ),
+        identity=IdentityPart(path=layout.state if os.path.isdir(layout.state) else None),
+        paths=PathsPart(
+            layout.home, os.path.join(socket_dirs(layout.home, os.environ)[0], "tailscaled.sock"), layout.log
+        ),
+    )
+
+
+def _survivor(layout: Layout) -> int | None:
+    """A daemon that outlived its supervisor: by its record, else by its command line."""
+    record = read_record(layout.daemon_record)
+    if record.pid and record.fits():
+        return record.pid
+    sockets = {os.path.join(d, "tailscaled.sock") for d in socket_dirs(layout.home, os.environ)}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            argv = process.argv_of(int(name))
+            if len(argv) > 1 and "tailscaled" in os.path.basename(argv[0]) and read_argv(argv).socket in sockets:
+                return int(name)
+    return None
+
+
+def wait(arguments: argparse.Namespace) -> int:
+    """Returns when all conditions hold; waits for a supervisor to appear too."""
+    layout = Layout(home_of(arguments))
+    conditions = arguments.conditions or ["ready"]
+    deadline = time.monotonic() + arguments.timeout
+    trouble: client.Hung | None = None
+    try:
+        for attempt in client.again(arguments.timeout, every=0.1):
+            with attempt:
+                request = Request(
+                    op="wait",
+                    conditions=conditions,
+                    timeout=max(0.0, deadline - time.monotonic()),
+                    json=arguments.json,
+                )
+                try:
+                    code = client.ask(layout, request, client.STATUS_PATIENCE)
+                except client.Hung as e:
+                    trouble, code = e, None
+                if code is None:
+                    raise client.NotYet
+                return code
+    except client.NotYet:
+        pass
+    if arguments.json:
+        sys.stdout.buffer.write(to_json(offline(layout, trouble)) + b"\n")
+    why = str(trouble) if trouble is not None else "no supervisor runs for this home: tazpod-net up"
+    complain(f"not {' and '.join(conditions)} after {show(arguments.timeout)}, {why}")
+    return EXIT_NOT_RUNNING

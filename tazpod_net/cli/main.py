@@ -1,0 +1,77 @@
+"""The full command line: parse, run one command, turn every error into one line and an exit code."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from tazpod_net import __version__
+from tazpod_net.cli import parser
+from tazpod_net.errors import ConfigError, TazpodNetError
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def run(argv: list[str]) -> int:
+    """The exit code."""
+    try:
+        arguments = parser.parse(argv, __version__)
+        return _command(arguments.command)(arguments)
+    except SystemExit as e:  # argparse's -h and --version
+        return e.code if isinstance(e.code, int) else 0
+    except ConfigError as e:
+        for problem in e.problems:
+            complain(problem)
+        return e.exit_code
+    except TazpodNetError as e:
+        complain(str(e))
+        return e.exit_code
+    except PermissionError as e:
+        complain(f"{e.filename or 'something'} may not be used ({(e.strerror or '').lower()}): run it as its owner")
+        return 1
+    except OSError as e:
+        complain(f"{e.filename or 'the system'}: {(e.strerror or str(e)).lower()}")
+        return 1
+
+
+def complain(text: str) -> None:
+    """The one-line error."""
+    print(f"tazpod-net: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _command(name: str) -> Command:
+    """Only the module of the command that runs is loaded: each has its own needs."""
+    if name in {"up", "supervise"}:
+        from tazpod_net.cli import start  # noqa: PLC0415
+
+        return {"up": start.up, "supervise": start.supervise}[name]
+    if name in {"status", "wait"}:
+        from tazpod_net.cli import look  # noqa: PLC0415
+
+        return {"status": look.status, "wait": look.wait}[name]
+    if name in {"logs"}:
+        from tazpod_net.cli import logs  # noqa: PLC0415
+
+        return logs.logs
+    if name == "probe":
+        from tazpod_net.cli import probe  # noqa: PLC0415
+
+        return probe.probe
+    from tazpod_net.cli import change  # noqa: PLC0415
+
+    commands: dict[str, Command] = {
+        "down": change.down,
+        "restart": change.restart,
+        "reload": change.reload,
+        "login": change.login,
+        "logout": change.logout,
+        "tailscale": change.tailscale,
+    }
+    return commands[name]
+
+
+def home_of(arguments: argparse.Namespace) -> str:
+    """The home that the command line means."""
+    from tazpod_net import home  # noqa: PLC0415 - shared by the commands, cheap
+
+    return home.resolve(arguments.home, os.environ, os.geteuid())

@@ -1,0 +1,235 @@
+"""The command line's grammar: one table of commands, made into argparse parsers. Knows nothing of what they do."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from tazpod_net.core.conditions import CONDITIONS
+from tazpod_net.core.durations import FORMS, parse_duration
+from tazpod_net.errors import UsageError
+
+MODES = ("auto", "tun", "userspace")
+ALIASES = {"start": "up", "stop": "down"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are ours: one line, exit 2, with the nearest word."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError."""
+        raise UsageError(_plain(message, self), f"see '{self.prog} -h'")
+
+
+def _plain(message: str, parser: Parser) -> str:
+    """argparse's sentence without its shell talk, and the nearest option for one that does not exist."""
+    if message.startswith("unrecognized arguments: "):
+        word = message.partition(": ")[2].split()[0]
+        near = nearest(word.partition("=")[0], [o for o in parser.all_options() if o.startswith("--")])
+        return f"unknown option or argument {word!r}" + (f", did you mean {near}?" if near else "")
+    return message
+
+
+def _all_options(self: Parser) -> list[str]:
+    found: list[str] = []
+    for action in self._actions:
+        found += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse has no public name for it
+            for sub in action.choices.values():
+                found += sub.all_options()
+    return found
+
+
+Parser.all_options = _all_options  # type: ignore[attr-defined]
+
+
+def nearest(word: str, words: Sequence[str]) -> str | None:
+    """The word that was probably meant."""
+    import difflib  # noqa: PLC0415 - only after a mistake
+
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+def seconds(text: str) -> float:
+    """argparse type of a duration."""
+    try:
+        return parse_duration(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write {FORMS}") from e
+
+
+def count(text: str) -> int | None:
+    """argparse type of `-n`: a number, or `all`."""
+    if text == "all":
+        return None
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines: write a number or 'all'")
+    return int(text)
+
+
+Setup = Callable[[Parser], None]
+
+
+def _up(parser: Parser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--wait", choices=CONDITIONS, default="ready", help="what to wait for (default: ready)")
+    group.add_argument("--no-wait", action="store_true", help="return as soon as the supervisor runs")
+    _timeout(parser, 30.0)
+    parser.add_argument("--mode", choices=MODES, help="instead of daemon.mode")
+    parser.add_argument("--no-login", action="store_true", help="start the daemon, do not log in")
+    parser.add_argument("--takeover", action="store_true", help="stop a tailscaled that uses this home first")
+    parser.add_argument("--json", action="store_true", help="end with the status object")
+
+
+def _down(parser: Parser) -> None:
+    parser.add_argument(
+        "--timeout", type=seconds, metavar="D", help="grace before SIGKILL (default: stop.timeout_s)"
+    )
+    parser.add_argument("--logout", action="store_true", help="log the node out of its tailnet first")
+
+
+def _restart(parser: Parser) -> None:
+    parser.add_argument("--mode", choices=MODES, help="start again in this mode")
+    _timeout(parser, 30.0)
+
+
+def _status(parser: Parser) -> None:
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the status object, schema 1")
+    form.add_argument("--short", action="store_true", help="one line, for prompts")
+    parser.add_argument("--watch", action="store_true", help="again on every change; with --json one object a line")
+    parser.add_argument("--for", dest="condition", choices=CONDITIONS, default="ready", help="condition of exit 0")
+
+
+def _logs(parser: Parser) -> None:
+    parser.add_argument("-n", dest="lines", type=count, default=100, metavar="N", help="last N lines, or 'all'")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--previous", action="store_true", help="the run before the last exit")
+    which.add_argument("--supervisor", action="store_true", help="the supervisor's own log")
+
+
+def _wait(parser: Parser) -> None:
+    parser.add_argument(
+        "--for",
+        dest="conditions",
+        action="append",
+        choices=CONDITIONS,
+        metavar="COND",
+        help="live, ready or online",
+    )
+    _timeout(parser, 30.0)
+    parser.add_argument("--json", action="store_true", help="end with the status object")
+
+
+def _login(parser: Parser) -> None:
+    parser.add_argument("--auth-key-file", metavar="F", help="file with the key, '-' for standard input")
+    _timeout(parser, 30.0)
+
+
+def _probe(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="the facts as one object")
+
+
+def _tailscale(parser: Parser) -> None:
+    parser.add_argument("args", nargs=argparse.REMAINDER, help="passed on as they are")
+
+
+def _supervise(parser: Parser) -> None:
+    parser.add_argument("--takeover", action="store_true", help="end a supervisor that runs, adopt its daemon")
+    parser.add_argument("--mode", choices=MODES, help="instead of daemon.mode")
+
+
+def _nothing(_parser: Parser) -> None:
+    return
+
+
+def _timeout(parser: Parser, default: float) -> None:
+    parser.add_argument(
+        "--timeout", type=seconds, default=default, metavar="D", help=f"30, 30s, 2m (default: {default:g}s)"
+    )
+
+
+class Command:
+    """A row of the table."""
+
+    def __init__(self, summary: str, example: str, setup: Setup = _nothing) -> None:
+        self.summary = summary
+        self.example = example
+        self.setup = setup
+
+
+COMMANDS: dict[str, Command] = {
+    "up": Command("make sure that the tailnet is up", "tazpod-net up --wait online --timeout 1m", _up),
+    "down": Command("stop daemon and supervisor; it stays stopped", "tazpod-net down --logout", _down),
+    "restart": Command("stop and start the daemon", "tazpod-net restart --mode userspace", _restart),
+    "reload": Command("read the configuration again", "tazpod-net reload"),
+    "status": Command("how it is", "tazpod-net status --json --for online", _status),
+    "logs": Command("the daemon's log", "tazpod-net logs -n 500 -f", _logs),
+    "wait": Command("wait until a condition holds", "tazpod-net wait --for online --timeout 2m", _wait),
+    "login": Command("log in to the tailnet", "tazpod-net login --auth-key-file ~/key", _login),
+    "logout": Command("log out of the tailnet", "tazpod-net logout"),
+    "probe": Command("which mode can be had here, and why", "tazpod-net probe --json", _probe),
+    "tailscale": Command("run the tailscale command on this daemon", "tazpod-net tailscale ping vault", _tailscale),
+    "supervise": Command("run the supervisor in the foreground", "tazpod-net supervise", _supervise),
+}
+
+
+def build(version: str) -> Parser:
+    """The whole parser."""
+    parser = Parser(
+        prog="tazpod-net",
+        description="Keeps this container on its tailnet: starts, watches and restarts tailscaled.",
+        epilog="example: tazpod-net up && tazpod-net status",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"tazpod-net {version}")
+    _global_options(parser, default=None)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name, command in COMMANDS.items():
+        aliases = [alias for alias, target in ALIASES.items() if target == name]
+        sub = commands.add_parser(
+            name,
+            aliases=aliases,
+            help=command.summary,
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            epilog=f"example: {command.example}",
+            allow_abbrev=False,
+        )
+        _global_options(sub, default=argparse.SUPPRESS)
+        command.setup(sub)
+    return parser
+
+
+def _global_options(parser: Parser, default: object) -> None:
+    parser.add_argument("--home", metavar="DIR", default=default, help="the home (default: see the manual)")
+    parser.add_argument("--config", metavar="FILE", default=default, help="this configuration file only")
+
+
+def parse(argv: list[str], version: str) -> argparse.Namespace:
+    """The parsed command line. Raises UsageError; `-h` and `--version` print and raise SystemExit."""
+    _refuse_unknown_command(argv)
+    parser = build(version)
+    known, rest = parser.parse_known_args(argv)
+    if rest:
+        parser.error("unrecognized arguments: " + " ".join(rest))
+    if known.command is None:
+        parser.print_help(sys.stderr)
+        raise UsageError("no command given", "for example: tazpod-net up")
+    known.command = ALIASES.get(known.command, known.command)
+    return known
+
+
+def _refuse_unknown_command(argv: list[str]) -> None:
+    words = iter(argv)
+    for word in words:
+        if word in {"--home", "--config"}:
+            next(words, None)
+        elif not word.startswith("-"):
+            if word not in COMMANDS and word not in ALIASES:
+                near = nearest(word, [*COMMANDS, *ALIASES])
+                hint = f"did you mean '{near}'? " if near else ""
+                raise UsageError(f"unknown command {word!r}", f"{hint}see 'tazpod-net -h'")
+            return

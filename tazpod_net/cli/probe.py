@@ -1,0 +1,1 @@
+"""`probe`: which mode would be chosen and why. Changes nothing. rich draws the table."""

@@ -1,0 +1,1 @@
+"""Functional core: decides, and touches nothing. No I/O, no clock, no asyncio, no logging."""

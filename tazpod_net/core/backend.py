@@ -1,0 +1,183 @@
+"""What tailscaled's backend says, folded from LocalAPI objects into one value. Pure.
+
+Two sources: `watch-ipn-bus` (events; `State` is an integer, `ipn/backend.go:27-48`) and `status` (a snapshot;
+`BackendState` is a string). Unknown fields are ignored, so that other versions of the daemon can be read.
+"""
+
+from typing import Any
+
+import msgspec
+
+STATES = ("NoState", "InUseOtherUser", "NeedsLogin", "NeedsMachineAuth", "Stopped", "Starting", "Running")
+
+
+class Warning_(msgspec.Struct, frozen=True, rename="pascal"):
+    """One health warning of the bus (`health/state.go:22-55`)."""
+
+    title: str = ""
+    text: str = ""
+    severity: str = ""
+
+
+class Health(msgspec.Struct, frozen=True, rename="pascal"):
+    """Structured health; `None` where the daemon sends `null`."""
+
+    warnings: dict[str, Warning_] | None = None
+
+
+class Prefs(msgspec.Struct, frozen=True):
+    """The prefs that a setting of ours maps to (`ipn/prefs.go:75-319`)."""
+
+    want_running: bool = msgspec.field(name="WantRunning", default=False)
+    logged_out: bool = msgspec.field(name="LoggedOut", default=False)
+    control_url: str = msgspec.field(name="ControlURL", default="")
+    hostname: str = msgspec.field(name="Hostname", default="")
+    route_all: bool = msgspec.field(name="RouteAll", default=False)
+    corp_dns: bool = msgspec.field(name="CorpDNS", default=False)
+    run_ssh: bool = msgspec.field(name="RunSSH", default=False)
+    shields_up: bool = msgspec.field(name="ShieldsUp", default=False)
+    operator_user: str = msgspec.field(name="OperatorUser", default="")
+    exit_node_ip: str = msgspec.field(name="ExitNodeIP", default="")
+    exit_node_id: str = msgspec.field(name="ExitNodeID", default="")
+    advertise_routes: list[str] | None = msgspec.field(name="AdvertiseRoutes", default=None)
+
+
+class Notify(msgspec.Struct, frozen=True):
+    """One line of the bus; a field that is absent or `null` says nothing."""
+
+    version: str | None = msgspec.field(name="Version", default=None)
+    state: int | None = msgspec.field(name="State", default=None)
+    err_message: str | None = msgspec.field(name="ErrMessage", default=None)
+    browse_to_url: str | None = msgspec.field(name="BrowseToURL", default=None)
+    prefs: Prefs | None = msgspec.field(name="Prefs", default=None)
+    health: Health | None = msgspec.field(name="Health", default=None)
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """A peer or this node itself (`ipn/ipnstate/ipnstate.go`)."""
+
+    host_name: str = msgspec.field(name="HostName", default="")
+    dns_name: str = msgspec.field(name="DNSName", default="")
+    online: bool = msgspec.field(name="Online", default=False)
+    active: bool = msgspec.field(name="Active", default=False)
+    cur_addr: str = msgspec.field(name="CurAddr", default="")
+    relay: str = msgspec.field(name="Relay", default="")
+    expired: bool = msgspec.field(name="Expired", default=False)
+    key_expiry: str | None = msgspec.field(name="KeyExpiry", default=None)
+    tags: list[str] | None = msgspec.field(name="Tags", default=None)
+
+
+class Tailnet(msgspec.Struct, frozen=True):
+    """`CurrentTailnet`, null until there is a netmap."""
+
+    name: str = msgspec.field(name="Name", default="")
+    suffix: str = msgspec.field(name="MagicDNSSuffix", default="")
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """`GET status` (`ipn/ipnstate/ipnstate.go:32-91`)."""
+
+    version: str = msgspec.field(name="Version", default="")
+    backend_state: str = msgspec.field(name="BackendState", default="NoState")
+    tun: bool = msgspec.field(name="TUN", default=False)
+    have_node_key: bool = msgspec.field(name="HaveNodeKey", default=False)
+    auth_url: str = msgspec.field(name="AuthURL", default="")
+    ips: list[str] | None = msgspec.field(name="TailscaleIPs", default=None)
+    self_: Peer | None = msgspec.field(name="Self", default=None)
+    health: list[str] | None = msgspec.field(name="Health", default=None)
+    magic_suffix: str = msgspec.field(name="MagicDNSSuffix", default="")
+    tailnet: Tailnet | None = msgspec.field(name="CurrentTailnet", default=None)
+    peer: dict[str, Peer] | None = msgspec.field(name="Peer", default=None)
+
+
+class PeerCounts(msgspec.Struct, frozen=True):
+    """Peers of this node; `direct` and `relayed` count those with traffic now."""
+
+    total: int = 0
+    online: int = 0
+    direct: int = 0
+    relayed: int = 0
+
+
+class Backend(msgspec.Struct, frozen=True):
+    """The present knowledge of the backend. `state` is None before the first answer."""
+
+    state: str | None = None
+    version: str | None = None
+    have_node_key: bool = False
+    auth_url: str | None = None
+    ips: tuple[str, ...] = ()
+    online: bool = False
+    expired: bool = False
+    hostname: str | None = None
+    dns_name: str | None = None
+    tailnet: str | None = None
+    tags: tuple[str, ...] = ()
+    key_expiry: str | None = None
+    relay: str | None = None
+    peers: PeerCounts = PeerCounts()
+    health: tuple[tuple[str, str], ...] = ()
+    prefs: Prefs | None = None
+
+    @property
+    def ready(self) -> bool:
+        """`Running` with at least one tailnet address (contract, section 1)."""
+        return self.state == "Running" and bool(self.ips)
+
+
+def fold_notify(backend: Backend, notify: Notify) -> Backend:
+    """What is known after one line of the bus."""
+    changes: dict[str, Any] = {}
+    if notify.version:
+        changes["version"] = notify.version
+    if notify.state is not None and 0 <= notify.state < len(STATES):
+        changes["state"] = STATES[notify.state]
+    if notify.browse_to_url:
+        changes["auth_url"] = notify.browse_to_url
+    if notify.prefs is not None:
+        changes["prefs"] = notify.prefs
+    if notify.health is not None:
+        warnings = notify.health.warnings or {}
+        changes["health"] = tuple((code, w.text or w.title) for code, w in sorted(warnings.items()))
+    if changes.get("state", backend.state) not in {"NeedsLogin", "NoState", None}:
+        changes["auth_url"] = None
+    return msgspec.structs.replace(backend, **changes)
+
+
+def fold_snapshot(backend: Backend, snapshot: Snapshot) -> Backend:
+    """What is known after one `status` answer. Health stays the bus's: it has codes, this has only sentences."""
+    me = snapshot.self_ or Peer()
+    tailnet = snapshot.tailnet
+    suffix = tailnet.suffix if tailnet is not None else snapshot.magic_suffix
+    return msgspec.structs.replace(
+        backend,
+        state=snapshot.backend_state,
+        version=snapshot.version or backend.version,
+        have_node_key=snapshot.have_node_key,
+        auth_url=snapshot.auth_url or None,
+        ips=tuple(snapshot.ips or ()),
+        online=me.online,
+        expired=me.expired,
+        hostname=_granted_name(me) or None,
+        dns_name=me.dns_name.rstrip(".") or None,
+        tailnet=(suffix or (tailnet.name if tailnet is not None else "")) or None,
+        tags=tuple(me.tags or ()),
+        key_expiry=me.key_expiry,
+        relay=me.relay or None,
+        peers=_count(snapshot.peer or {}),
+    )
+
+
+def _granted_name(me: Peer) -> str:
+    """The name that control granted is the first label of the DNS name; `HostName` is what was asked for."""
+    return me.dns_name.split(".", 1)[0] if me.dns_name else me.host_name
+
+
+def _count(peers: dict[str, Peer]) -> PeerCounts:
+    online = [p for p in peers.values() if p.online]
+    return PeerCounts(
+        total=len(peers),
+        online=len(online),
+        direct=sum(1 for p in online if p.cur_addr),
+        relayed=sum(1 for p in online if p.active and not p.cur_addr and p.relay),
+    )

@@ -1,0 +1,231 @@
+"""The state machine of the daemon: `step(machine, event, policy) -> (machine, effects)`, one total function.
+
+Each event has one function; each of them answers for every state. "Unchanged, no effects" is an answer, not a gap.
+An event about another pid than ours is history and changes nothing.
+"""
+
+from typing import assert_never
+
+import msgspec
+
+from tazpod_net.core.backoff import delay
+from tazpod_net.core.effects import Effect, Kill, Spawn, Terminate
+from tazpod_net.core.events import (
+    Adopted,
+    AnyEvent,
+    BecameLive,
+    Cured,
+    Exited,
+    Spawned,
+    SpawnFailed,
+    Tick,
+    WantDown,
+    WantRestart,
+    WantUp,
+)
+from tazpod_net.core.model import Machine, Policy, State
+
+Step = tuple[Machine, tuple[Effect, ...]]
+
+
+def step(machine: Machine, event: AnyEvent, policy: Policy) -> Step:
+    """What the machine becomes on `event`, and what has to be done. Total: every state answers every event."""
+    match event:
+        case WantUp():
+            return _want_up(machine, event, policy)
+        case WantDown():
+            return _want_down(machine, event, policy)
+        case WantRestart():
+            return _want_restart(machine, event, policy)
+        case Cured():
+            return _cured(machine, event, policy)
+        case Spawned():
+            return _spawned(machine, event, policy)
+        case SpawnFailed():
+            return _spawn_failed(machine, event, policy)
+        case Adopted():
+            return _adopted(machine, event, policy)
+        case BecameLive():
+            return _became_live(machine, event)
+        case Exited():
+            return _exited(machine, event, policy)
+        case Tick():
+            return _tick(machine, event, policy)
+        case _:
+            assert_never(event)
+
+
+def move(machine: Machine, state: State, at: float, **changes: object) -> Machine:
+    """The one place where `state` changes: `since` goes with it, and a deadline never outlives its state."""
+    changes.setdefault("deadline", None)
+    return msgspec.structs.replace(machine, state=state, since=at, **changes)
+
+
+def _start(machine: Machine, at: float, policy: Policy, *, avoid_tun: bool = False, **changes: object) -> Step:
+    started = move(
+        machine,
+        State.STARTING,
+        at,
+        pid=None,
+        started=at,
+        deadline=at + policy.start_timeout,
+        avoid_tun=avoid_tun,
+        again=False,
+        reason="",
+        **changes,
+    )
+    return started, (Spawn(avoid_tun=avoid_tun),)
+
+
+def _stop(machine: Machine, at: float, policy: Policy, **changes: object) -> Step:
+    """SIGTERM now; with the pid not known yet, as soon as it is."""
+    stopping = move(machine, State.STOPPING, at, deadline=at + policy.stop_timeout, **changes)
+    return stopping, (() if machine.pid is None else (Terminate(machine.pid),))
+
+
+def _want_up(machine: Machine, event: WantUp, policy: Policy) -> Step:
+    match machine.state:
+        case State.DOWN | State.BACKOFF | State.FATAL:
+            return _start(machine, event.at, policy, want_up=True, failures=0)
+        case State.STARTING | State.UP | State.STOPPING:
+            return msgspec.structs.replace(machine, want_up=True), ()
+        case _:
+            assert_never(machine.state)
+
+
+def _want_down(machine: Machine, event: WantDown, policy: Policy) -> Step:
+    match machine.state:
+        case State.STARTING | State.UP:
+            return _stop(machine, event.at, policy, want_up=False)
+        case State.BACKOFF | State.FATAL:
+            return move(machine, State.DOWN, event.at, want_up=False, failures=0, reason=""), ()
+        case State.DOWN | State.STOPPING:
+            return msgspec.structs.replace(machine, want_up=False, again=False), ()
+        case _:
+            assert_never(machine.state)
+
+
+def _want_restart(machine: Machine, event: WantRestart, policy: Policy) -> Step:
+    match machine.state:
+        case State.STARTING | State.UP:
+            return _stop(machine, event.at, policy, want_up=True, again=True, failures=0)
+        case State.STOPPING:
+            return msgspec.structs.replace(machine, want_up=True, again=True, failures=0), ()
+        case State.DOWN | State.BACKOFF | State.FATAL:
+            return _start(machine, event.at, policy, want_up=True, failures=0)
+        case _:
+            assert_never(machine.state)
+
+
+def _cured(machine: Machine, event: Cured, policy: Policy) -> Step:
+    if machine.state is State.FATAL and machine.want_up:
+        return _start(machine, event.at, policy, failures=0)
+    return machine, ()
+
+
+def _spawned(machine: Machine, event: Spawned, policy: Policy) -> Step:
+    if machine.pid is not None:
+        return machine, ()
+    match machine.state:
+        case State.STARTING:
+            return msgspec.structs.replace(machine, pid=event.pid, started=event.at), ()
+        case State.STOPPING:
+            late = msgspec.structs.replace(machine, pid=event.pid, deadline=event.at + policy.stop_timeout)
+            return late, (Terminate(event.pid),)
+        case State.DOWN | State.UP | State.BACKOFF | State.FATAL:
+            return machine, ()
+        case _:
+            assert_never(machine.state)
+
+
+def _spawn_failed(machine: Machine, event: SpawnFailed, policy: Policy) -> Step:
+    if machine.pid is not None:
+        return machine, ()
+    match machine.state:
+        case State.STARTING:
+            return _failed(machine, event, policy)
+        case State.STOPPING:
+            return _ended_while_stopping(machine, event, policy)
+        case State.DOWN | State.UP | State.BACKOFF | State.FATAL:
+            return machine, ()
+        case _:
+            assert_never(machine.state)
+
+
+def _adopted(machine: Machine, event: Adopted, policy: Policy) -> Step:
+    if machine.state is not State.DOWN:
+        return machine, ()
+    adopted = move(
+        machine,
+        State.STARTING,
+        event.at,
+        want_up=True,
+        pid=event.pid,
+        started=event.started,
+        deadline=event.at + policy.start_timeout,
+    )
+    return adopted, ()
+
+
+def _became_live(machine: Machine, event: BecameLive) -> Step:
+    if machine.state is State.STARTING and machine.pid == event.pid:
+        return move(machine, State.UP, event.at), ()
+    return machine, ()
+
+
+def _exited(machine: Machine, event: Exited, policy: Policy) -> Step:
+    if machine.pid != event.pid or machine.pid is None:
+        return machine, ()
+    match machine.state:
+        case State.STARTING | State.UP:
+            return _ended_unasked(machine, event, policy)
+        case State.STOPPING:
+            return _ended_while_stopping(machine, event, policy)
+        case State.DOWN | State.BACKOFF | State.FATAL:
+            return machine, ()
+        case _:
+            assert_never(machine.state)
+
+
+def _ended_unasked(machine: Machine, event: Exited, policy: Policy) -> Step:
+    if event.tun_failed and machine.state is State.STARTING and policy.auto_mode and not machine.avoid_tun:
+        return _start(machine, event.at, policy, avoid_tun=True)
+    if event.at - machine.started >= policy.stable and not event.permanent:
+        return _start(machine, event.at, policy, failures=0, restarts=machine.restarts + 1)
+    return _failed(machine, event, policy)
+
+
+def _failed(machine: Machine, event: Exited | SpawnFailed, policy: Policy) -> Step:
+    failures = machine.failures + 1
+    reason = machine.reason or event.reason
+    if event.permanent or 0 < policy.give_up_after <= failures:
+        return move(machine, State.FATAL, event.at, pid=None, failures=failures, reason=reason), ()
+    until = event.at + delay(policy, failures, event.jitter)
+    waiting = move(machine, State.BACKOFF, event.at, pid=None, failures=failures, reason=reason, deadline=until)
+    return waiting, ()
+
+
+def _ended_while_stopping(machine: Machine, event: Exited | SpawnFailed, policy: Policy) -> Step:
+    """Down-then-up while stopping starts at once: a person waits for it. After a start timeout it backs off."""
+    if not machine.want_up:
+        return move(machine, State.DOWN, event.at, pid=None, failures=0, again=False, reason=""), ()
+    if machine.reason and not machine.again:
+        return _failed(machine, event, policy)
+    return _start(machine, event.at, policy, failures=0)
+
+
+def _tick(machine: Machine, event: Tick, policy: Policy) -> Step:
+    if machine.deadline is None or event.at < machine.deadline:
+        return machine, ()
+    match machine.state:
+        case State.STARTING:
+            return _stop(machine, event.at, policy, reason="LocalAPI never answered")
+        case State.STOPPING:
+            again = msgspec.structs.replace(machine, deadline=event.at + policy.stop_timeout)
+            return again, (() if machine.pid is None else (Kill(machine.pid),))
+        case State.BACKOFF:
+            return _start(machine, event.at, policy, restarts=machine.restarts + 1)
+        case State.DOWN | State.UP | State.FATAL:
+            return msgspec.structs.replace(machine, deadline=None), ()
+        case _:
+            assert_never(machine.state)

@@ -1,0 +1,64 @@
+"""The control protocol between command line and supervisor, without I/O. Private, but kept compatible: a command
+line and a supervisor of any two versions understand each other in `status`, `up`, `wait` and `down`.
+
+Request: one line of JSON, an object with `op`; the connection then belongs to that request. Unknown keys are ignored,
+an unknown op is answered with exit 1 and a sentence.
+Answer: frames. `O<n>\\n<n bytes>` for stdout, `E<n>\\n<n bytes>` for stderr, `X<code>\\n` at the end. So the client
+decides nothing: it copies bytes and ends with that code. The launcher speaks this without any import.
+"""
+
+from typing import Any
+
+import msgspec
+
+MAX_REQUEST = 65536
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One request. Times in seconds."""
+
+    op: str
+    as_: str = msgspec.field(name="as", default="text")  # status: text, json, short
+    colour: bool = False
+    condition: str = msgspec.field(name="for", default="ready")
+    conditions: list[str] = []
+    timeout: float = 30.0
+    wait: str | None = "ready"  # up: condition, or null for --no-wait
+    json: bool = False
+    watch: bool = False
+    fresh: bool = False  # up: this client has just started the supervisor
+    started: float = 0.0  # up, fresh: when it began, CLOCK_MONOTONIC
+    options: dict[str, Any] = {}  # up: what the command line asks for, dotted keys
+    mode: str | None = None  # restart
+    logout: bool = False  # down
+    auth_key: str | None = None  # login; the socket is local and the request is never logged
+    interactive: bool = False
+    login: bool = True  # up --no-login
+
+
+def decode_request(line: bytes) -> Request:
+    """Raises ValueError with a sentence."""
+    try:
+        return msgspec.json.decode(line, type=Request)
+    except msgspec.DecodeError as e:
+        raise ValueError(f"this supervisor does not understand the request ({e})") from e
+
+
+def encode_request(request: Request) -> bytes:
+    """One line."""
+    return msgspec.json.encode(request) + b"\n"
+
+
+def out(data: bytes) -> bytes:
+    """A frame for stdout."""
+    return b"O%d\n%b" % (len(data), data)
+
+
+def err(data: bytes) -> bytes:
+    """A frame for stderr."""
+    return b"E%d\n%b" % (len(data), data)
+
+
+def end(code: int) -> bytes:
+    """The last frame: the exit code."""
+    return b"X%d\n" % code

@@ -1,0 +1,180 @@
+"""The status object, schema 1 (contract, section 5): always an object, every key always present. Pure data.
+
+Times are RFC 3339 UTC strings. Readers ignore keys that they do not know; keys are only ever added.
+"""
+
+from typing import Any
+
+import msgspec
+
+SCHEMA = 1
+
+
+class Note(msgspec.Struct, frozen=True):
+    """Something a person should know, with the next step if there is one."""
+
+    code: str
+    text: str
+    next: str | None = None
+
+
+class SupervisorPart(msgspec.Struct, frozen=True):
+    """`start_ticks` is field 22 of /proc/PID/stat: pid and ticks together name one process (`man 5 proc`)."""
+
+    pid: int | None = None
+    start_ticks: int | None = None
+    version: str = ""
+    since: str | None = None
+    state: str = "down"
+    state_since: str | None = None
+
+
+class LastEvent(msgspec.Struct, frozen=True):
+    """The newest change of state."""
+
+    at: str
+    what: str
+    why: str
+
+
+class LastExit(msgspec.Struct, frozen=True):
+    """How the daemon ended last; `code` or `signal` is null where the kernel does not tell (adopted, reaped)."""
+
+    at: str
+    code: int | None
+    signal: str | None
+    reason: str
+    log_tail: list[str]
+
+
+class DaemonPart(msgspec.Struct, frozen=True):
+    """The tailscaled process."""
+
+    pid: int | None = None
+    version: str | None = None
+    binary_version: str | None = None
+    since: str | None = None
+    adopted: bool = False
+    mode: str | None = None
+    mode_reason: str | None = None
+    interface: str | None = None
+    restarts: int = 0
+    next_start: str | None = None
+    rss_bytes: int | None = None
+    last_exit: LastExit | None = None
+
+
+class HealthNote(msgspec.Struct, frozen=True):
+    """A health warning of tailscaled."""
+
+    code: str
+    text: str
+
+
+class PeersPart(msgspec.Struct, frozen=True):
+    """Counts of peers."""
+
+    total: int = 0
+    online: int = 0
+    direct: int = 0
+    relayed: int = 0
+
+
+class BackendPart(msgspec.Struct, frozen=True):
+    """What the backend says of login and tailnet."""
+
+    state: str | None = None
+    login: str | None = None
+    login_code: str | None = None
+    login_next: str | None = None
+    auth_url: str | None = None
+    tailnet: str | None = None
+    hostname: str | None = None
+    requested_hostname: str | None = None
+    dns_name: str | None = None
+    ips: list[str] = []
+    tags: list[str] = []
+    key_expiry: str | None = None
+    relay: str | None = None
+    health: list[HealthNote] = []
+    peers: PeersPart = PeersPart()
+
+
+class IdentityPart(msgspec.Struct, frozen=True):
+    """Where the node's identity is kept."""
+
+    kind: str = "persist"
+    path: str | None = None
+    store: str | None = None
+
+
+class ProxyPart(msgspec.Struct, frozen=True):
+    """Addresses of the proxies, `host:port`, in userspace mode."""
+
+    socks5: str | None = None
+    http: str | None = None
+
+
+class DnsPart(msgspec.Struct, frozen=True):
+    """The resolver in use."""
+
+    resolver: str | None = None
+    guarded: bool = False
+    hosts_block: bool = False
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """A setting that is not as configured."""
+
+    setting: str
+    wanted: Any
+    actual: Any
+
+
+class PathsPart(msgspec.Struct, frozen=True):
+    """Where things are."""
+
+    home: str = ""
+    socket: str = ""
+    log: str = ""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The object of `status --json` and `state/status.json`."""
+
+    checked_at: str
+    schema: int = SCHEMA
+    live: bool = False
+    ready: bool = False
+    online: bool = False
+    wanted: str = "up"
+    summary: str = ""
+    notes: list[Note] = []
+    supervisor: SupervisorPart = SupervisorPart()
+    last_event: LastEvent | None = None
+    daemon: DaemonPart = DaemonPart()
+    backend: BackendPart = BackendPart()
+    identity: IdentityPart = IdentityPart()
+    proxy: ProxyPart = ProxyPart()
+    dns: DnsPart = DnsPart()
+    settings_drift: list[Drift] = []
+    paths: PathsPart = PathsPart()
+
+    def answers(self, condition: str) -> bool:
+        """Whether `condition` (live, ready or online) holds."""
+        return {"live": self.live, "ready": self.ready, "online": self.online}[condition]
+
+
+def to_json(status: Status) -> bytes:
+    """One line of JSON, without the newline."""
+    return msgspec.json.encode(status)
+
+
+def to_pretty_json(status: Status) -> bytes:
+    """What a person reads: indented, with a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n"
+
+
+def from_json(data: bytes) -> Status:
+    """Reads a status of any version. Raises msgspec.DecodeError on garbage."""
+    return msgspec.json.decode(data, type=Status)

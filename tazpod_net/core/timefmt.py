@@ -1,0 +1,14 @@
+"""Times as text. Pure: the clock is read elsewhere."""
+
+import time
+
+
+def rfc3339(epoch: float) -> str:
+    """Seconds since the epoch as RFC 3339 UTC with milliseconds, `2026-11-23T14:02:11.250Z`."""
+    whole = int(epoch)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((epoch - whole) * 1000):03d}Z"
+
+
+def seconds(value: float) -> str:
+    """A length of time as it was asked for: `30 s`, `0.5 s`."""
+    return f"{value:g} s"

@@ -1,0 +1,137 @@
+"""The first code that runs: answers the hot forms of `status` and a repeated `up` before anything is imported.
+
+`status` runs on every prompt and `up` in every shell. Their bytes are rendered by the supervisor; this copies them.
+Imports here: sys, os and the C socket module, nothing else. All other forms, and every trouble, go to the full
+command line.
+"""
+
+import _socket
+import os
+import sys
+
+from tazpod_net import home as homes
+
+ANSWER_WITHIN = 1.0  # seconds to the first byte: connect() succeeds on a stopped process too
+AGAIN = 75  # the supervisor is ending: the full command line waits and starts the next
+_HOT = {
+    ("status",): (b"status", b"text"),
+    ("status", "--json"): (b"status", b"json"),
+    ("status", "--short"): (b"status", b"short"),
+    ("up",): (b"up", b"text"),
+    ("start",): (b"up", b"text"),
+}
+
+
+def main() -> None:
+    """The program. Ends the process."""
+    try:
+        code = _hot(sys.argv[1:])
+        if code is None:
+            from tazpod_net.cli.main import run  # noqa: PLC0415 - 60 ms that a prompt must not pay
+
+            code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        code = 141  # the reader of our output has gone, as `head` does
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """Ends at once: the interpreter's own tidying costs 4 ms."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or 141
+    os._exit(code)
+
+
+def _hot(argv: list[str]) -> int | None:
+    """The exit code, or None: not a hot form, or nobody answered as hoped."""
+    option, words = _split_home(argv)
+    form = _HOT.get(tuple(words))
+    if form is None:
+        return None
+    home = homes.resolve(option, os.environ, os.geteuid())
+    connection = connect(home)
+    if connection is None:
+        return None
+    op, kind = form
+    colour = kind == b"text" and os.isatty(1) and "NO_COLOR" not in os.environ
+    request = b'{"op":"%b","as":"%b","colour":%b}\n' % (op, kind, b"true" if colour else b"false")
+    if op == b"up" and os.isatty(0) and os.isatty(2):
+        return None  # a person may have to be asked: the full command line knows how
+    return converse(connection, request)
+
+
+def _split_home(argv: list[str]) -> tuple[str | None, list[str]]:
+    """Takes `--home DIR` or `--home=DIR` out, wherever it stands."""
+    home: str | None = None
+    words: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        if word == "--home":
+            home = next(rest, None)
+        elif word.startswith("--home="):
+            home = word[7:]
+        else:
+            words.append(word)
+    return home, words
+
+
+def connect(home: str) -> "_socket.socket | None":
+    """A connection to the home's supervisor, or None: no socket, or a dead one."""
+    for directory in homes.socket_dirs(home, os.environ):
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        try:
+            connection.connect(os.path.join(directory, "control.sock"))
+        except OSError:
+            connection.close()
+        else:
+            return connection
+    return None
+
+
+def converse(connection: "_socket.socket", request: bytes, patience: float = ANSWER_WITHIN) -> int | None:
+    """Sends a request and copies the frames; the exit code, or None if there was no answer in time."""
+    connection.settimeout(patience)
+    try:
+        connection.sendall(request)
+        data = connection.recv(65536)
+    except OSError:
+        connection.close()
+        return None
+    connection.settimeout(None)
+    try:
+        return _copy(connection, data)
+    finally:
+        connection.close()
+
+
+def _copy(connection: "_socket.socket", data: bytes) -> int | None:
+    """Frames: `O<n>`, `E<n>` and n bytes, `X<code>`. Returns None if the other side ends before `X`."""
+    while True:
+        line, newline, rest = data.partition(b"\n")
+        if not newline:
+            more = connection.recv(65536)
+            if not more:
+                return None
+            data += more
+            continue
+        if line[:1] == b"X":
+            code = int(line[1:])
+            return None if code == AGAIN else code
+        size = int(line[1:])
+        while len(rest) < size:
+            more = connection.recv(65536)
+            if not more:
+                return None
+            rest += more
+        _write(1 if line[:1] == b"O" else 2, rest[:size])
+        data = rest[size:]
+
+
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]

@@ -1,0 +1,125 @@
+"""What the supervisor needs of the outside, as small protocols. Concrete ones are in adapters; fakes in the tests."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+from tazpod_net.core.backend import Notify, Snapshot
+from tazpod_net.core.events import Spawned, SpawnFailed
+from tazpod_net.core.exits import ExitStatus
+from tazpod_net.core.status import LastExit, Note, Status
+
+
+class Processes(Protocol):
+    """Starts and ends the daemon. Never blocks."""
+
+    def spawn(self, at: float, *, avoid_tun: bool) -> Spawned | SpawnFailed:
+        """Starts it; the answer is the next event."""
+
+    def terminate(self, pid: int) -> None:
+        """SIGTERM."""
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL."""
+
+
+class LocalApi(Protocol):
+    """See adapters.localapi."""
+
+    async def ready(self) -> bool:
+        """Blocks until the backend exists."""
+
+    async def snapshot(self, *, peers: bool = True, timeout: float = 10.0) -> Snapshot:  # noqa: ASYNC109
+        """`GET status`."""
+
+    async def prefs(self) -> dict[str, object]:
+        """`GET prefs`."""
+
+    async def edit_prefs(self, masked: dict[str, object]) -> None:
+        """`PATCH prefs`."""
+
+    async def start(self, prefs: dict[str, object], auth_key: str | None) -> None:
+        """`POST start`."""
+
+    async def login_interactive(self) -> None:
+        """`POST login-interactive`."""
+
+    async def logout(self, timeout: float = 15.0) -> None:  # noqa: ASYNC109
+        """`POST logout`."""
+
+    def watch(self) -> AsyncIterator[Notify]:
+        """The bus."""
+
+
+class DaemonFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the present (or last) daemon process. `since`: monotonic seconds."""
+
+    mode: str | None = None
+    mode_reason: str | None = None
+    interface: str | None = None
+    socks5: str | None = None
+    http: str | None = None
+    adopted: bool = False
+    since: float | None = None
+    restarts: int = 0
+    binary_version: str | None = None
+    last_exit: LastExit | None = None
+    probe_ms: float = 0.0
+    notes: tuple[Note, ...] = ()
+
+
+class Daemon(Processes, Protocol):
+    """The process of this home's daemon, and what is remembered of it across supervisors."""
+
+    facts: DaemonFacts
+
+    def exit_fd(self) -> int | None:
+        """Readable when the daemon has ended; None without one."""
+
+    def ended(self) -> ExitStatus:
+        """How it ended; call it when `exit_fd` is readable. Forgets the process."""
+
+    def is_stopped(self) -> bool:
+        """Whether the process is stopped (SIGSTOP)."""
+
+    def rss_bytes(self) -> int | None:
+        """Resident memory."""
+
+    def remember(self, *, restarts: int, last_exit: LastExit | None) -> None:
+        """Keeps the history for the next supervisor."""
+
+    def cure_signs(self) -> object:
+        """Changes when something changes that could end a fatal state (binary, device, configuration files)."""
+
+
+class Log(Protocol):
+    """The daemon's log: see adapters.spool."""
+
+    trouble: str | None
+
+    def pump(self, limit: int = ...) -> bool:
+        """Moves what is there; True if there may be more at once."""
+
+    def watch_fd(self) -> int:
+        """Readable when there is something to move."""
+
+    def drain_watch(self) -> None:
+        """Takes the news off `watch_fd`."""
+
+    def tail(self, count: int) -> list[str]:
+        """The last lines of this run."""
+
+
+class Store(Protocol):
+    """Where others read the state."""
+
+    def publish(self, status: Status) -> None:
+        """Writes status.json and short; trouble with the disk is not fatal."""
+
+
+class OwnLog(Protocol):
+    """The supervisor's own log."""
+
+    def event(self, what: str, **fields: object) -> None:
+        """One line."""

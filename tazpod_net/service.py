@@ -1,0 +1,408 @@
+"""The supervisor's side of the control protocol: one handler for each request. Rights are checked here, by request.
+
+Anyone may ask; only root, the supervisor's uid and the home's owner may change (`SO_PEERCRED`, `man 7 unix`).
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from tazpod_net.core import events, outcome, protocol, render
+from tazpod_net.core.timefmt import seconds as show
+from tazpod_net.core.model import State
+from tazpod_net.core.protocol import Request
+from tazpod_net.core.status import Status, to_json, to_pretty_json
+from tazpod_net.errors import EXIT_FAILED, EXIT_OK, ConfigError, TazpodNetError
+from tazpod_net.supervisor import Supervisor
+
+STATUS_WAIT = 0.3  # seconds that `status` waits for the daemon
+ONLINE_EVERY = 0.5  # seconds between questions while somebody waits for `online`, which has no event
+REDRAW_EVERY = 5.0  # seconds between frames of `status --watch` without a change: ages go on
+_UCRED = struct.Struct("iII")  # pid, uid, gid
+
+
+class Actions(msgspec.Struct, frozen=True):
+    """What the wiring does for requests that touch more than the supervisor."""
+
+    give_key: Callable[[str], None]
+    mark_stopped: Callable[[str], None]
+    clear_stopped: Callable[[], None]
+    mark_logged_out: Callable[[], None]
+    set_mode: Callable[[str], None]
+    reload: Callable[[], tuple[list[str], list[str]]]
+
+
+class Client:
+    """One connection: frames out, and whose it is."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        peer: socket.socket = writer.get_extra_info("socket")
+        raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        self.pid, self.uid, _ = _UCRED.unpack(raw)
+
+    def out(self, text: str) -> None:
+        """A line on the client's stdout."""
+        self.writer.write(protocol.out(text.encode("utf-8", "replace") + b"\n"))
+
+    def raw(self, data: bytes) -> None:
+        """Bytes on the client's stdout."""
+        self.writer.write(protocol.out(data))
+
+    def err(self, text: str) -> None:
+        """A line on the client's stderr."""
+        self.writer.write(protocol.err(text.encode("utf-8", "replace") + b"\n"))
+
+    def fail(self, problem: str, fix: str = "", code: int = EXIT_FAILED) -> int:
+        """The one-line error."""
+        self.err(f"tazpod-net: {problem}: {fix}" if fix else f"tazpod-net: {problem}")
+        return code
+
+
+Handler = Callable[[Request, Client], Awaitable[int]]
+
+
+class Service:
+    """Answers clients until the supervisor ends."""
+
+    def __init__(self, supervisor: Supervisor, actions: Actions, home_owner: int) -> None:
+        self.supervisor = supervisor
+        self.actions = actions
+        self.home_owner = home_owner
+        self.closing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reads: dict[str, Handler] = {"status": self._status, "wait": self._wait}
+        self._changes: dict[str, Handler] = {
+            "up": self._up,
+            "down": self._down,
+            "restart": self._restart,
+            "reload": self._reload,
+            "login": self._login,
+            "logout": self._logout,
+            "handover": self._handover,
+        }
+
+    async def serve(self, listener: socket.socket) -> asyncio.Server:
+        """Starts to accept on a bound socket."""
+        return await asyncio.start_unix_server(self._connected, sock=listener, limit=protocol.MAX_REQUEST)
+
+    async def finish(self) -> None:
+        """Lets the clients that wait hear how it ended."""
+        self.closing = True
+        self.supervisor.changed()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2.0)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            return  # the client is gone
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = Client(writer)
+        try:
+            async with asyncio.timeout(10):
+                line = await reader.readline()
+        except (TimeoutError, ValueError):
+            return
+        if not line:
+            return
+        work = asyncio.ensure_future(self._answer(line, client))
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                return
+            writer.write(protocol.end(work.result()))
+            await writer.drain()
+        finally:
+            for future in (work, gone):
+                future.cancel()
+
+    async def _answer(self, line: bytes, client: Client) -> int:
+        try:
+            request = protocol.decode_request(line)
+        except ValueError as e:
+            return client.fail(str(e), "use the same version of tazpod-net")
+        handler = self._reads.get(request.op)
+        if handler is None:
+            handler = self._changes.get(request.op)
+            if handler is not None and not self._may_change(client):
+                return client.fail(
+                    f"{request.op}: uid {client.uid} may not change this supervisor (uid {os.geteuid()})",
+                    "run it as root or as the owner of the home",
+                )
+        if handler is None:
+            return client.fail(f"this supervisor does not know {request.op!r}", "tazpod-net restart")
+        return await handler(request, client)
+
+    def _may_change(self, client: Client) -> bool:
+        return client.uid in {0, os.geteuid(), self.home_owner}
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    async def _status(self, request: Request, client: Client) -> int:
+        status = await self.supervisor.fresh_status(STATUS_WAIT)
+        client.raw(self._render(request, status))
+        while request.watch and not self.closing:
+            await client.writer.drain()
+            status = await self._next_status(status, request)
+            client.raw(self._render(request, status))
+        return EXIT_OK if status.answers(request.condition) else EXIT_FAILED
+
+    async def _next_status(self, last: Status, request: Request) -> Status:
+        """The next status that differs; for a person also without a change, every few seconds."""
+        pause = None if request.as_ == "json" else REDRAW_EVERY
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self.supervisor.change()
+            status = self.supervisor.status()
+            if request.as_ != "json" or _differs(status, last) or self.closing:
+                return status
+
+    def _render(self, request: Request, status: Status) -> bytes:
+        if request.as_ == "json":
+            return to_json(status) + b"\n" if request.watch else to_pretty_json(status)
+        if request.as_ == "short":
+            return render.short(status).encode() + b"\n"
+        return render.text(status, now=self.supervisor.epoch(), colour=request.colour).encode("utf-8", "replace")
+
+    async def _wait(self, request: Request, client: Client) -> int:
+        status = await self._until(request.conditions or ["ready"], request.timeout, give_up=False)
+        if request.json:
+            client.raw(to_json(status) + b"\n")
+        if _holds(status, request.conditions or ["ready"]):
+            if not request.json:
+                client.out(status.summary)
+            return EXIT_OK
+        if not request.json:
+            what = " and ".join(request.conditions)
+            client.fail(f"not {what} after {show(request.timeout)}, {outcome.why_not(status)}", "tazpod-net status")
+        return EXIT_FAILED
+
+    async def _until(self, conditions: list[str], seconds: float, *, give_up: bool) -> Status:
+        """The status when all hold, at the time-out, or (give_up) when only a person can help."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._over(conditions, give_up=give_up):
+                    await self._news(conditions)
+        return self.supervisor.status()
+
+    def _over(self, conditions: list[str], *, give_up: bool) -> bool:
+        status = self.supervisor.status()
+        if _holds(status, conditions) or self.closing:
+            return True
+        if give_up and self.supervisor.stopped_by is not None:
+            return True
+        return give_up and outcome.blocked(status) is not None
+
+    async def _news(self, conditions: list[str]) -> None:
+        if "online" not in conditions:
+            await self.supervisor.change()
+            return
+        try:
+            async with asyncio.timeout(ONLINE_EVERY):
+                await self.supervisor.change()
+        except TimeoutError:
+            await self.supervisor.session.refresh(ONLINE_EVERY)
+
+    # --- changing ---------------------------------------------------------------------------------------------
+
+    async def _up(self, request: Request, client: Client) -> int:
+        supervisor = self.supervisor
+        if supervisor.stopped_by is not None:
+            client.err("tazpod-net: stopping, then starting again")
+            return protocol_again(client)
+        self.actions.clear_stopped()
+        self._allow_login(request)
+        if not request.fresh:
+            supervisor.feed(events.WantUp)
+            self._name_differences(request, client)
+        if request.wait is None:
+            client.out(self._running_word(request, supervisor.status()))
+            return EXIT_OK
+        began = request.started if request.fresh and request.started else supervisor.now()
+        status = await self._until([request.wait], request.timeout, give_up=True)
+        return self._up_ends(request, client, status, began)
+
+    def _allow_login(self, request: Request) -> None:
+        session = self.supervisor.session
+        session.allowed = request.login
+        session.logged_out = False
+        session.interactive = session.interactive or request.interactive
+        session.reconsider()
+
+    def _name_differences(self, request: Request, client: Client) -> None:
+        facts = self.supervisor.daemon.facts
+        mode = request.options.get("daemon.mode")
+        if mode not in {None, "auto", facts.mode} and facts.mode is not None:
+            by = "by TUN" if facts.mode == "tun" else "in userspace mode"
+            client.err(
+                f"already running (pid {self.supervisor.me.pid}) {by}: --mode {mode} not applied: "
+                f"'tazpod-net restart --mode {mode}'"
+            )
+
+    def _running_word(self, request: Request, status: Status) -> str:
+        if request.fresh:
+            return status.summary
+        return f"already running (pid {self.supervisor.me.pid}): {status.summary}"
+
+    def _up_ends(self, request: Request, client: Client, status: Status, began: float) -> int:
+        assert request.wait is not None
+        if request.json:
+            client.raw(to_json(status) + b"\n")
+        if self.supervisor.stopped_by is not None and not status.answers(request.wait):
+            return client.fail(f"stopped by {self.supervisor.stopped_by}")
+        if status.answers(request.wait):
+            self._say_up(request, client, status, began)
+            return EXIT_OK
+        person = outcome.blocked(status)
+        if person is not None:
+            return client.fail(*person)
+        why = outcome.why_not(status)
+        return client.fail(f"not {request.wait} after {show(request.timeout)}, {why}", "it goes on trying")
+
+    def _say_up(self, request: Request, client: Client, status: Status, began: float) -> None:
+        if request.json:
+            return
+        if not request.fresh:
+            client.out(self._running_word(request, status))
+            return
+        session, machine = self.supervisor.session, self.supervisor.machine
+        live_ms = (machine.since - machine.started) * 1000 if machine.state is State.UP else None
+        login_ms = None
+        if session.ready_since is not None and machine.state is State.UP:
+            login_ms = max(0.0, session.ready_since - machine.since) * 1000
+        facts = self.supervisor.daemon.facts
+        if facts.adopted:
+            client.err(f"adopted tailscaled pid {machine.pid} of an earlier supervisor")
+        else:
+            client.err(outcome.started_line(status, probe_ms=facts.probe_ms, live_ms=live_ms, login_ms=login_ms))
+        took = render.span(self.supervisor.now() - began)
+        head = status.summary.rpartition(", for ")[0] or status.summary
+        client.out(f"{head}, {took}")
+
+    async def _down(self, request: Request, client: Client) -> int:
+        supervisor = self.supervisor
+        if request.logout:
+            await self._say_logout(client)
+        self.actions.mark_stopped("tazpod-net down")
+        supervisor.stop("down", timeout=request.timeout if request.timeout > 0 else None, sticky=True)
+        while supervisor.machine.state is not State.DOWN:
+            await supervisor.change()
+        client.out("stopped")
+        return EXIT_OK
+
+    async def _say_logout(self, client: Client) -> bool:
+        try:
+            await self.supervisor.session.log_out(10.0)
+        except (OSError, TazpodNetError) as e:
+            client.err(f"tazpod-net: could not log out ({e or 'no answer'}): the node stays in the tailnet")
+            return False
+        self.actions.mark_logged_out()
+        return True
+
+    async def _restart(self, request: Request, client: Client) -> int:
+        supervisor = self.supervisor
+        if request.mode is not None:
+            self.actions.set_mode(request.mode)
+        old = supervisor.machine.pid
+        supervisor.feed(events.WantRestart)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(request.timeout):
+                while supervisor.machine.pid == old or supervisor.machine.pid is None:
+                    if outcome.blocked(supervisor.status()) or self.closing:
+                        break
+                    await supervisor.change()
+        status = await self._until(["ready"], request.timeout, give_up=True)
+        if status.ready:
+            client.out(status.summary)
+            return EXIT_OK
+        person = outcome.blocked(status)
+        if person is not None:
+            return client.fail(*person)
+        return client.fail(f"restarted, not ready after {show(request.timeout)}, {outcome.why_not(status)}",
+                           "it goes on trying")  # fmt: skip
+
+    async def _reload(self, _request: Request, client: Client) -> int:
+        try:
+            applied, later = self.actions.reload()
+        except ConfigError as e:
+            for problem in e.problems:
+                client.fail(problem)
+            return e.exit_code
+        client.out("reloaded: " + (", ".join(applied) if applied else "nothing changed that can be applied live"))
+        if later:
+            client.out("needs 'tazpod-net restart': " + ", ".join(later))
+        return EXIT_OK
+
+    async def _login(self, request: Request, client: Client) -> int:
+        session = self.supervisor.session
+        status = await self.supervisor.fresh_status(STATUS_WAIT)
+        if status.ready and request.auth_key is None:
+            client.out(f"already logged in: {status.summary}")
+            return EXIT_OK
+        if request.auth_key is not None:
+            self.actions.give_key(request.auth_key)
+        session.allowed, session.logged_out = True, False
+        session.interactive = request.interactive
+        self.actions.clear_stopped()
+        session.reconsider()
+        return await self._login_ends(request, client)
+
+    async def _login_ends(self, request: Request, client: Client) -> int:
+        status = await self._until(["ready"], request.timeout, give_up=True)
+        if request.interactive and status.backend.auth_url is not None:
+            client.err(f"To log in, open: {status.backend.auth_url}")
+            status = await self._until(["ready"], max(request.timeout, 600.0), give_up=False)
+        if status.ready:
+            client.out(status.summary)
+            return EXIT_OK
+        person = outcome.blocked(status)
+        if person is not None:
+            return client.fail(*person)
+        return client.fail(f"not logged in after {show(request.timeout)}, {outcome.why_not(status)}",
+                           "it goes on trying")  # fmt: skip
+
+    async def _logout(self, _request: Request, client: Client) -> int:
+        if not await self._say_logout(client):
+            return EXIT_FAILED
+        client.out("logged out; 'tazpod-net login' or 'tazpod-net up' logs in again")
+        self.supervisor.changed()
+        return EXIT_OK
+
+    async def _handover(self, _request: Request, client: Client) -> int:
+        client.out(f"supervisor (pid {self.supervisor.me.pid}) hands over")
+        self.supervisor.hand_over()
+        return EXIT_OK
+
+
+def _holds(status: Status, conditions: list[str]) -> bool:
+    return all(status.answers(condition) for condition in conditions)
+
+
+def _differs(status: Status, last: Status) -> bool:
+    """Whether anything but the time of looking has changed."""
+    blank = {"checked_at": "", "summary": ""}
+    return msgspec.structs.replace(status, **blank) != msgspec.structs.replace(last, **blank)
+
+
+AGAIN = 75  # EX_TEMPFAIL: this supervisor is ending, wait for the lock and start a new one
+
+
+def protocol_again(_client: Client) -> int:
+    """Tells the command line to wait for the end of this supervisor and to start the next."""
+    return AGAIN

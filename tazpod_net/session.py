@@ -1,0 +1,271 @@
+"""Follows the backend of one daemon: readiness, the bus, snapshots, login, settings. Asks core.login what to do.
+
+Nothing here polls once the daemon is up: the bus wakes it, a log line or a client asks for a refresh, and one timer
+of 300 s catches what has no event (control loss, peers' paths).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
+
+import msgspec
+
+from tazpod_net.core import login as logins
+from tazpod_net.core.argv import Wanted, drift, masked, wanted_prefs
+from tazpod_net.core.backend import Backend, Notify, fold_notify, fold_snapshot
+from tazpod_net.core.login import Action, Login, Said
+from tazpod_net.errors import TazpodNetError
+from tazpod_net.ports import LocalApi
+
+SLOW_REFRESH = 300.0  # seconds
+HUNG_AFTER = 1.0  # seconds without an answer: the daemon does not answer
+_FIRST_TRY, _LAST_TRY = 0.002, 0.05  # seconds between attempts to reach a daemon that is starting
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What the configuration wants of login and settings. `server` is None for Tailscale's own."""
+
+    server: str | None = None
+    settings: Wanted = Wanted()
+    timeout: float = 30.0
+    hint: str | None = None
+
+
+class Hooks(msgspec.Struct, frozen=True):
+    """Who is told what, and who is asked. `credential` gives the auth key that is at hand now, or None."""
+
+    on_live: Callable[[int], None]
+    on_change: Callable[[], None]
+    on_trouble: Callable[[str], None]
+    credential: Callable[[], str | None]
+    now: Callable[[], float]
+
+
+class Session:
+    """The backend of the present daemon. `attach` for each new daemon, `detach` when it has ended."""
+
+    def __init__(self, api: LocalApi, plan: Plan, hooks: Hooks) -> None:
+        self.api = api
+        self.plan = plan
+        self.hooks = hooks
+        self.backend = Backend()
+        self.live = False
+        self.answered_at: float | None = None
+        self.login = Login()
+        self.allowed = True  # False: --no-login
+        self.logged_out = False
+        self.interactive = False
+        self.ready_since: float | None = None
+        self._pid: int | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refreshing: asyncio.Task[None] | None = None
+        self._again = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._corrected = False
+
+    def attach(self, pid: int) -> None:
+        """Follows a new daemon."""
+        self.detach()
+        self._pid = pid
+        self._spawn(self._follow(pid))
+
+    def detach(self) -> None:
+        """Forgets a daemon that has ended; what was learned about keys stays."""
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+        self._refreshing = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._pid = None
+        self.backend = Backend()
+        self.live = False
+        self.ready_since = None
+        self._corrected = False
+        self.login = msgspec.structs.replace(self.login, attempt=None, deadline=None, gave_up=False)
+
+    @property
+    def said(self) -> Said:
+        """The sentence about the login."""
+        sources = logins.Sources(hint=self.plan.hint, server=self.plan.server or "")
+        return logins.say(self.login, self._facts(None), sources, logged_out=self.logged_out)
+
+    async def refresh(self, within: float) -> bool:
+        """Asks the daemon now and waits at most `within` seconds; False if what is known is older."""
+        if self._pid is None:
+            return False
+        task = self._ask()
+        done, _ = await asyncio.wait({task}, timeout=within)
+        return bool(done)
+
+    def refresh_soon(self) -> None:
+        """Something may have changed that has no event."""
+        if self._pid is not None:
+            self._ask()
+
+    def reconsider(self) -> None:
+        """Credentials, permission or plan changed."""
+        self._decide(None)
+
+    async def log_out(self, timeout: float) -> None:  # noqa: ASYNC109 - the caller's budget
+        """Logs this node out at the control server. Raises OSError, TimeoutError or LocalApiError."""
+        self.logged_out = True
+        self.allowed = False
+        await self.api.logout(timeout)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            raise task.exception() or AssertionError  # into the loop's handler, which logs it
+
+    async def _follow(self, pid: int) -> None:
+        await self._until_ready()
+        self.live = True
+        self.hooks.on_live(pid)
+        pause = 0.1
+        while True:
+            with contextlib.suppress(OSError, TazpodNetError, msgspec.DecodeError):
+                async for notify in self.api.watch():
+                    pause = 0.1
+                    self._heard(notify)
+            await asyncio.sleep(pause)  # the bus ended: the daemon is ending, or we fell behind
+            pause = min(pause * 2, 5.0)
+
+    async def _until_ready(self) -> None:
+        pause = _FIRST_TRY
+        while True:
+            with contextlib.suppress(OSError, TimeoutError, TazpodNetError):
+                if await self.api.ready():
+                    return
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LAST_TRY)
+
+    def _heard(self, notify: Notify) -> None:
+        self.backend = fold_notify(self.backend, notify)
+        self._note_readiness()
+        self._decide(notify.err_message)
+        self._ask()
+        self.hooks.on_change()
+
+    def _ask(self) -> asyncio.Task[None]:
+        """One snapshot at a time; asked for during one, another follows."""
+        if self._refreshing is not None and not self._refreshing.done():
+            self._again = True
+            return self._refreshing
+        self._refreshing = self._spawn(self._snapshot())
+        return self._refreshing
+
+    async def _snapshot(self) -> None:
+        self._again = True
+        while self._again:
+            self._again = False
+            try:
+                snapshot = await self.api.snapshot(timeout=HUNG_AFTER)
+            except (OSError, TazpodNetError, msgspec.DecodeError):
+                self._silent()
+                break
+            self.live = True
+            self.answered_at = self.hooks.now()
+            self.backend = fold_snapshot(self.backend, snapshot)
+        self._note_readiness()
+        self._decide(None)
+        self._correct_settings()
+        self._arm()
+        self.hooks.on_change()
+
+    def _silent(self) -> None:
+        self.live = False
+
+    def _note_readiness(self) -> None:
+        ready = self.live and self.backend.ready
+        if ready and self.ready_since is None:
+            self.ready_since = self.hooks.now()
+        elif not ready:
+            self.ready_since = None
+
+    def _arm(self) -> None:
+        """The one timer: the next deadline of a login, else the slow refresh."""
+        if self._timer is not None:
+            self._timer.cancel()
+        now = self.hooks.now()
+        wake = now + (SLOW_REFRESH if self.live else 5.0)
+        if self.login.deadline is not None:
+            wake = min(wake, self.login.deadline)
+        elif self.backend.state == "NeedsLogin" and self.login.not_before > now:
+            wake = min(wake, self.login.not_before)
+        self._timer = asyncio.get_running_loop().call_later(max(wake - now, 0.01), self.refresh_soon)
+
+    def _facts(self, error: str | None) -> logins.Facts:
+        return logins.Facts(
+            at=self.hooks.now(),
+            backend=self.backend,
+            key=fingerprint(self.hooks.credential()) if self.backend.state == "NeedsLogin" else None,
+            allowed=self.allowed and not self.logged_out,
+            interactive=self.interactive,
+            error=error,
+            timeout=self.plan.timeout,
+        )
+
+    def _decide(self, error: str | None) -> None:
+        if self._pid is None or not self.live:
+            return
+        self.login, action = logins.decide(self.login, self._facts(error))
+        match action:
+            case Action.LOG_IN:
+                self._spawn(self._try(self._log_in(self.hooks.credential())))
+            case Action.ASK_URL:
+                self.interactive = False
+                self._spawn(self._try(self._log_in(None)))
+            case Action.GIVE_UP:
+                self._spawn(self._try(self._give_up()))
+            case Action.NOTHING:
+                return
+        self._arm()
+
+    async def _try(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (OSError, TazpodNetError) as e:
+            self.hooks.on_trouble(f"login: {e or type(e).__name__}")
+            self._decide(str(e) or "tailscaled does not answer")
+
+    async def _log_in(self, key: str | None) -> None:
+        prefs = await self.api.prefs()
+        prefs.update(wanted_prefs(self.plan.settings))
+        prefs.update({"WantRunning": True, "LoggedOut": False})
+        if self.plan.server is not None:
+            prefs["ControlURL"] = self.plan.server
+        await self.api.start(prefs, key)
+        await self.api.login_interactive()
+
+    async def _give_up(self) -> None:
+        """`start` without a key ends the daemon's own endless repetition of a refused one."""
+        await self.api.start(await self.api.prefs(), None)
+
+    def _correct_settings(self) -> None:
+        """Once for each daemon, as soon as it runs; a backend that a person stopped is left alone."""
+        if self._corrected or not self.backend.ready or self.backend.prefs is None:
+            return
+        self._corrected = True
+        rows = drift(self.plan.settings, self.backend.prefs)
+        if rows:
+            names = {row[0] for row in rows}
+            only = Wanted(**{name: getattr(self.plan.settings, name) for name in names})
+            self._spawn(self._try(self.api.edit_prefs(masked(wanted_prefs(only)))))
+
+    def correct_settings_again(self) -> None:
+        """After a reload."""
+        self._corrected = False
+        self._correct_settings()
+
+
+def fingerprint(key: str | None) -> str | None:
+    """Names a key without being it; differs from process to process."""
+    return None if key is None else f"{hash(key) & 0xFFFFFFFFFFFF:x}"

@@ -1,0 +1,252 @@
+"""Builds the running supervisor from what `boot` prepared. Imported only after the daemon was spawned.
+
+What the long-lived process may load is decided here and nowhere else: no ssl (asyncio works without: 4 MB), no rich
+(structlog would load it: 9 MB), no pyroute2, no HTTP client library. `tests/test_architecture.py` checks the list.
+"""
+
+import sys
+
+FORBIDDEN = ("ssl", "rich", "pyroute2", "http.client", "urllib.request")
+for _name in ("ssl", "rich"):
+    sys.modules.setdefault(_name, None)  # type: ignore[arg-type] - None makes `import` fail, as intended
+
+import asyncio  # noqa: E402 - after the line above, on purpose
+import contextlib  # noqa: E402
+import os  # noqa: E402
+import random  # noqa: E402
+import time  # noqa: E402
+
+import msgspec  # noqa: E402
+
+from tazpod_net import __version__, config  # noqa: E402
+from tazpod_net.adapters import environ, files, oneshot, sockets  # noqa: E402
+from tazpod_net.adapters.localapi import LocalApi  # noqa: E402
+from tazpod_net.adapters.ownlog import OwnLog  # noqa: E402
+from tazpod_net.adapters.store import StatusStore  # noqa: E402
+from tazpod_net.boot import Boot, line_rules, mark_stopped, own_ticks, policy  # noqa: E402
+from tazpod_net.core.status import Note  # noqa: E402
+from tazpod_net.daemon import find_program  # noqa: E402
+from tazpod_net.errors import ConfigError, TazpodNetError  # noqa: E402
+from tazpod_net.service import Actions, Service  # noqa: E402
+from tazpod_net.session import Hooks, Plan, Session  # noqa: E402
+from tazpod_net.supervisor import Self, Supervisor  # noqa: E402
+
+SECRETS = ("TS_AUTHKEY", "TS_AUTH_KEY", "TS_CLIENT_SECRET", "TS_ID_TOKEN", "TAZPOD_NET_LOGIN_AUTH_KEY")
+_LATER = 1.5  # seconds after the start for what nobody waits for: own log, binary version, full probe
+_LIVE_KEYS = ("login.", "settings.", "restart.", "stop.", "log.", "dns.", "doctor.", "http.", "serve.")
+
+
+def serve(boot: Boot) -> int:
+    """Runs the supervisor to its end; returns its exit code."""
+    environ.forget(SECRETS)
+    running = Running(boot)
+    try:
+        asyncio.run(running.main())
+    finally:
+        running.own_log.open()
+        running.clean_up()
+    return 0
+
+
+class Running:
+    """The supervisor with its surroundings."""
+
+    def __init__(self, boot: Boot) -> None:
+        self.boot = boot
+        self.layout = boot.layout
+        self.loaded = boot.loaded
+        log = self.loaded.config.log
+        self.own_log = OwnLog(self.layout.own_log, max_bytes=log.max_bytes, files=log.files)
+        self.mode_override: str | None = None
+        self.linked = False
+        self.background: set[asyncio.Task[None]] = set()
+        self.api = LocalApi(boot.daemon_socket)
+        self.session = Session(self.api, self._plan(), self._hooks())
+        self.session.allowed = boot.launch.login
+        self.session.logged_out = os.path.exists(self.layout.logged_out) and boot.survivor is not None
+        self.supervisor = Supervisor(
+            Self(
+                version=__version__,
+                pid=os.getpid(),
+                start_ticks=own_ticks(),
+                since=boot.began,
+                paths=boot.paths(),
+                identity=boot.identity(),
+                requested_hostname=boot.hostname() or None,
+            ),
+            boot.engine,
+            boot.daemon,
+            self.session,
+            boot.spool,
+            StatusStore(self.layout),
+            self.own_log,
+            random=random.random,
+        )
+        self.supervisor.looked = boot.key.looked
+        self.supervisor.notes = tuple(Note("configuration", text) for text in self.loaded.notes)
+        self.supervisor.reload = self._reload_quietly
+        boot.spool_lines = self.supervisor.on_lines
+        actions = Actions(
+            give_key=self._give_key,
+            mark_stopped=lambda by: mark_stopped(self.layout, by),
+            clear_stopped=self._clear_stopped,
+            mark_logged_out=self._mark_logged_out,
+            set_mode=self._set_mode,
+            reload=self._reload,
+        )
+        self.service = Service(self.supervisor, actions, os.stat(self.layout.home).st_uid)
+
+    def _hooks(self) -> Hooks:
+        return Hooks(
+            on_live=lambda pid: self.supervisor.on_live(pid),
+            on_change=lambda: self.supervisor.changed(),
+            on_trouble=lambda text: self.own_log.event("trouble", why=text),
+            credential=self.boot.key.current,
+            now=time.monotonic,
+        )
+
+    def _plan(self) -> Plan:
+        login = self.loaded.config.login
+        return Plan(
+            server=login.server or None,
+            settings=self.boot.wanted(),
+            timeout=login.timeout_s,
+            hint=login.hint or None,
+        )
+
+    async def main(self) -> None:
+        """Serves; then lets waiting clients hear the end."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_exception)
+        server = await self.service.serve(self.boot.listener)
+        loop.call_later(_LATER, self._later)
+        self._link()
+        if os.geteuid() == 0:
+            sockets.point(self.layout.home, os.getpid(), own_ticks())
+        try:
+            await self.supervisor.run()
+        finally:
+            server.close()
+            await self.service.finish()
+            for task in self.background:
+                task.cancel()
+
+    def _on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """A bug: told in our own log, never on a person's screen; the daemon goes on."""
+        error = context.get("exception")
+        self.own_log.event("internal error", why=str(context.get("message")), exc_info=error)
+        self.own_log.open()
+
+    def _later(self) -> None:
+        self.own_log.open()
+        for work in (self._learn_version(), self._full_probe()):
+            task = asyncio.get_running_loop().create_task(work)
+            self.background.add(task)
+            task.add_done_callback(self.background.discard)
+
+    async def _learn_version(self) -> None:
+        with contextlib.suppress(OSError, TimeoutError, TazpodNetError):
+            binary = find_program(self.loaded.config.daemon.binary, self.boot.launch.env)
+            said = await oneshot.ask([binary, "--version"], {}, b"", 10.0)
+            self.boot.daemon.learn_version(said.decode("utf-8", "replace").split("\n", 1)[0].strip())
+            self.supervisor.changed()
+
+    async def _full_probe(self) -> None:
+        """The diagnosis through netlink beside a cold start; what it says is remembered for the next one."""
+        if self.boot.survivor is not None or self.loaded.config.daemon.mode == "userspace":
+            return
+        argv = [oneshot.python(), "-m", "tazpod_net.adapters.fullprobe"]
+        question = msgspec.json.encode({"interface": self.loaded.config.daemon.interface})
+        with contextlib.suppress(OSError, TimeoutError, msgspec.DecodeError):
+            answer = await oneshot.ask(argv, self.boot.launch.env, question, 15.0)
+            self.boot.daemon.remember_probe(answer)
+
+    def _link(self) -> None:
+        choice = self.loaded.config.daemon.link_socket
+        if choice is True or (choice == "auto" and os.geteuid() == 0):
+            self.linked = sockets.link(self.boot.daemon_socket)
+
+    def clean_up(self) -> None:
+        """The last acts: nothing of ours is left that others would take for a running supervisor."""
+        self.boot.spool.close()
+        if not self.supervisor.handed_over and self.linked:
+            sockets.unlink(self.boot.daemon_socket)
+        sockets.unpoint(os.getpid())
+        files.remove(os.path.join(self.boot.socket_dir, self.layout.control_name))
+
+    # --- what requests do -----------------------------------------------------------------------------------------
+
+    def _give_key(self, key: str) -> None:
+        self.boot.key.given = key
+        self._apply_log()
+
+    def _clear_stopped(self) -> None:
+        for path in (self.layout.stopped, self.layout.logged_out):
+            with contextlib.suppress(OSError):
+                files.remove(path)
+        self.supervisor.wanted = "up"
+
+    def _mark_logged_out(self) -> None:
+        with contextlib.suppress(OSError):
+            files.write_atomic(self.layout.logged_out, b"", 0o644)
+
+    def _set_mode(self, mode: str) -> None:
+        self.mode_override = mode
+        self._use(self._load())
+
+    def _load(self) -> config.Loaded:
+        launch = self.boot.launch
+        overrides = dict(launch.overrides)
+        if self.mode_override is not None:
+            overrides["daemon.mode"] = self.mode_override
+        return config.load(
+            home=self.layout.home, env=launch.env, config_file=launch.config_file, overrides=overrides
+        )
+
+    def _reload(self) -> tuple[list[str], list[str]]:
+        """Re-reads the configuration; returns what was applied and what needs `restart`. Raises ConfigError."""
+        before, after = self.loaded.config, self._load()
+        changed = _changed_keys(before, after.config)
+        self._use(after)
+        self.session.correct_settings_again()
+        self.session.reconsider()
+        self.own_log.event("reloaded", why="changed: " + (", ".join(changed) or "nothing"))
+        applied = [key for key in changed if key.startswith(_LIVE_KEYS)]
+        return applied, [key for key in changed if key not in applied]
+
+    def _reload_quietly(self) -> None:
+        try:
+            self._reload()
+        except ConfigError as e:
+            self.own_log.event("reload refused", why=str(e))
+            self.supervisor.notes = tuple(
+                Note("configuration", f"not reloaded: {problem}", "correct it, then: tazpod-net reload")
+                for problem in e.problems
+            )
+            self.supervisor.changed()
+
+    def _use(self, loaded: config.Loaded) -> None:
+        self.loaded = loaded
+        self.boot.loaded = loaded
+        self.boot.key.config = loaded.config
+        self.boot.daemon.config = loaded.config
+        self.boot.engine.policy = policy(loaded.config)
+        self.session.plan = self._plan()
+        self.supervisor.notes = tuple(Note("configuration", text) for text in loaded.notes)
+        self._apply_log()
+        self.supervisor.changed()
+
+    def _apply_log(self) -> None:
+        log = self.loaded.config.log
+        self.boot.spool.reconfigure(log.max_bytes, log.files, line_rules(self.loaded.config, self.boot.key))
+        self.own_log.file.max_bytes, self.own_log.file.files = log.max_bytes, log.files
+
+
+def _changed_keys(before: config.Config, after: config.Config) -> list[str]:
+    changed: list[str] = []
+    for section in before.__struct_fields__:
+        old, new = getattr(before, section), getattr(after, section)
+        changed += [
+            f"{section}.{name}" for name in old.__struct_fields__ if getattr(old, name) != getattr(new, name)
+        ]
+    return changed

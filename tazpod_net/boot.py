@@ -28,7 +28,7 @@ from tazpod_net.core.timefmt import rfc3339
 from tazpod_net.daemon import HomeDaemon
 from tazpod_net.engine import Engine
 from tazpod_net.errors import TazpodNetError
-from tazpod_net.home import Layout
+from tazpod_net.home import Layout, start_ticks
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,14 +75,15 @@ class Boot:
         os.makedirs(self.loaded.config.daemon.state_dir, 0o755, exist_ok=True)
         self.survivor = self.daemon.find_survivor()
         found = foreign.find(self.loaded.config.daemon.state_dir, self.daemon_socket, not_pid=self.survivor)
-        if found is None:
-            return
-        if not takeover:
-            raise TazpodNetError(
-                f"{foreign.describe(found)} uses {found.uses}",
-                "'tazpod-net up --takeover' stops it and keeps the identity",
-            )
-        foreign.stop(found, self.loaded.config.stop.timeout_s)
+        if found is not None:
+            if not takeover:
+                raise TazpodNetError(
+                    f"{foreign.describe(found)} uses {found.uses}",
+                    "'tazpod-net up --takeover' stops it and keeps the identity",
+                )
+            foreign.stop(found, self.loaded.config.stop.timeout_s)
+        if self.survivor is None:
+            self.daemon.precheck()
 
     def ignite(self) -> None:
         """Adopts the survivor or spawns the daemon."""
@@ -226,25 +227,24 @@ def user_name(env: Mapping[str, str]) -> str:
 
 
 def own_ticks() -> int:
-    """Start ticks of this process (field 22 of /proc/self/stat)."""
-    stat = process.process_stat(os.getpid())
-    return 0 if stat is None else int(stat[19])
+    """Start ticks of this process."""
+    return start_ticks(os.getpid()) or 0
 
 
-def mark_stopped(layout: Layout, by: str) -> None:
-    """The sticky mark: what a person stopped stays stopped, until the container is restarted."""
+def set_mark(path: str, by: str) -> None:
+    """A sticky mark: what a person stopped (or logged out) stays so, until the container is restarted."""
     mark = {
         "by": by,
         "at": rfc3339(time.time()),
         "pid_namespace": process.pid_namespace(),
         "boot_id": process.boot_id(),
     }
-    files.write_json(layout.stopped, mark, 0o644)
+    files.write_json(path, mark, 0o644)
 
 
-def read_stopped(layout: Layout) -> dict[str, object] | None:
+def read_mark(path: str) -> dict[str, object] | None:
     """The mark, if it was made in this life of the container."""
-    mark = files.read_json(layout.stopped)
+    mark = files.read_json(path)
     if mark is None or mark.get("pid_namespace") != process.pid_namespace():
         return None
     return mark if mark.get("boot_id") == process.boot_id() else None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from tazpod_net.adapters import files, netguard, process
+from tazpod_net.adapters import files, netguard, process, resolver
 from tazpod_net.adapters.quickprobe import quick
 from tazpod_net.adapters.spool import Spool
 from tazpod_net.core.argv import DaemonPlan, daemon_argv, read_argv
@@ -64,9 +64,7 @@ def read_record(path: str) -> Record:
 class HomeDaemon:
     """Implements ports.Daemon with real processes."""
 
-    def __init__(
-        self, layout: Layout, socket_path: str, config: Config, env: Mapping[str, str], spool: Spool
-    ) -> None:
+    def __init__(self, layout: Layout, socket_path: str, config: Config, env: Mapping[str, str], spool: Spool) -> None:
         self.layout = layout
         self.socket = socket_path
         self.config = config
@@ -127,6 +125,18 @@ class HomeDaemon:
         )
         return since
 
+    def precheck(self) -> None:
+        """Raises ModeRefusedError if another daemon owns this network namespace: nothing may be started then."""
+        if self.config.daemon.mode == "userspace":
+            return
+        try:
+            choice, _ = self._choose(avoid_tun=False)
+            if choice.mode == "tun":
+                os.close(self._take_guard())
+        except ModeRefusedError as e:
+            if e.foreign:
+                raise
+
     # --- starting -----------------------------------------------------------------------------------------------
 
     def spawn(self, at: float, *, avoid_tun: bool) -> Spawned | SpawnFailed:
@@ -145,9 +155,7 @@ class HomeDaemon:
         except TazpodNetError as e:
             return SpawnFailed(at, reason=str(e), permanent=_is_permanent(e))
         except OSError as e:
-            return SpawnFailed(
-                at, reason=_spawn_trouble(self.config.daemon.binary, e), permanent=e.errno in _NO_CURE
-            )
+            return SpawnFailed(at, reason=_spawn_trouble(self.config.daemon.binary, e), permanent=e.errno in _NO_CURE)
         finally:
             for fd in (guard, output):
                 if fd is not None:
@@ -236,9 +244,7 @@ class HomeDaemon:
             raise ModeRefusedError("; ".join(problems), "", foreign=False)
         return env
 
-    def _spawned(
-        self, pid: int, plan: DaemonPlan, choice: Choice, notes: tuple[Note, ...], probe_ms: float
-    ) -> None:
+    def _spawned(self, pid: int, plan: DaemonPlan, choice: Choice, notes: tuple[Note, ...], probe_ms: float) -> None:
         self._watched = process.Watched(pid)
         fix = f": {choice.fix}" if choice.fix and plan.mode == "userspace" else ""
         self.facts = msgspec.structs.replace(
@@ -269,9 +275,16 @@ class HomeDaemon:
         if self._watched is None:
             return ExitStatus()
         status = self._watched.exit_status()
+        self._rescue_dns()
         self._watched.close()
         self._watched = None
         return status
+
+    def _rescue_dns(self) -> None:
+        """A daemon that died in TUN mode leaves the container without DNS until the next start; that may be far off."""
+        if self.config.dns.guard and self.facts.mode == "tun":
+            with contextlib.suppress(OSError):
+                resolver.rescue()
 
     def terminate(self, pid: int) -> None:
         """Implements ports.Processes."""

@@ -78,9 +78,7 @@ def stop(found: Foreigner, timeout: float) -> None:
             watched.signal(9)
             _ended(watched, 5.0)
     except PermissionError as e:
-        raise TazpodNetError(
-            f"tailscaled (pid {found.pid}) may not be stopped by this user", "run it as root"
-        ) from e
+        raise TazpodNetError(f"tailscaled (pid {found.pid}) may not be stopped by this user", "run it as root") from e
     finally:
         watched.close()
 

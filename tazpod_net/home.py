@@ -44,7 +44,10 @@ def read_pointer(uid: int, pointer: str = POINTER) -> str | None:
     words = process.split()
     if not home.startswith("/"):
         return None
-    if uid != 0 and (len(words) < 2 or start_ticks(int(words[0])) != int(words[1])):
+    if uid != 0 and (
+        len(words) < 2  # noqa: PLR2004 - pid and ticks
+        or start_ticks(int(words[0])) != int(words[1])
+    ):
         return None
     return home
 

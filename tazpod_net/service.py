@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from tazpod_net.core import events, outcome, protocol, render
-from tazpod_net.core.timefmt import seconds as show
 from tazpod_net.core.model import State
 from tazpod_net.core.protocol import Request
 from tazpod_net.core.status import Status, to_json, to_pretty_json
+from tazpod_net.core.timefmt import seconds as show
 from tazpod_net.errors import EXIT_FAILED, EXIT_OK, ConfigError, TazpodNetError
 from tazpod_net.supervisor import Supervisor
 
@@ -119,6 +119,7 @@ class Service:
             return
         if not line:
             return
+        writer.write(protocol.out(b""))  # at once: whoever asked now knows that somebody lives here
         work = asyncio.ensure_future(self._answer(line, client))
         gone = asyncio.ensure_future(reader.read(1))
         try:

@@ -18,6 +18,7 @@ from tazpod_net.errors import TazpodNetError
 from tazpod_net.ports import LocalApi
 
 SLOW_REFRESH = 300.0  # seconds
+KEY_EVERY = 1.0  # seconds between looks for a key file, only while a login is needed
 HUNG_AFTER = 1.0  # seconds without an answer: the daemon does not answer
 _FIRST_TRY, _LAST_TRY = 0.002, 0.05  # seconds between attempts to reach a daemon that is starting
 
@@ -29,6 +30,7 @@ class Plan(msgspec.Struct, frozen=True):
     settings: Wanted = Wanted()
     timeout: float = 30.0
     hint: str | None = None
+    key_may_appear: bool = False  # a key file is configured
 
 
 class Hooks(msgspec.Struct, frozen=True):
@@ -200,6 +202,8 @@ class Session:
             wake = min(wake, self.login.deadline)
         elif self.backend.state == "NeedsLogin" and self.login.not_before > now:
             wake = min(wake, self.login.not_before)
+        if self.backend.state == "NeedsLogin" and self.plan.key_may_appear:
+            wake = min(wake, now + KEY_EVERY)
         self._timer = asyncio.get_running_loop().call_later(max(wake - now, 0.01), self.refresh_soon)
 
     def _facts(self, error: str | None) -> logins.Facts:

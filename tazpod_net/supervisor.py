@@ -69,7 +69,7 @@ class Supervisor:
         self.epoch = epoch
         self.wanted = "up"
         self.looked: Callable[[], str | None] = lambda: None
-        self.dns = DnsPart()
+        self.dns: Callable[[], DnsPart] = DnsPart
         self.notes: tuple[Note, ...] = ()
         self.stopped_by: str | None = None
         self.handed_over = False
@@ -187,7 +187,7 @@ class Supervisor:
 
     def _on_step(self, before: Machine, after: Machine, event: AnyEvent) -> None:
         if after.state is not before.state:
-            why = after.reason or type(event).__name__
+            why = after.reason or _WORDS.get(type(event), type(event).__name__)
             self._event(f"{before.state} -> {after.state}", why, pid=after.pid)
         if after.restarts != before.restarts:
             self.daemon.remember(restarts=self.daemon.facts.restarts + 1, last_exit=self.daemon.facts.last_exit)
@@ -357,12 +357,26 @@ class Supervisor:
             settings=session.plan.settings if session.plan else Wanted(),
             identity=self.me.identity,
             proxy=ProxyPart(facts.socks5, facts.http),
-            dns=self.dns,
+            dns=self.dns(),
             paths=self.me.paths,
             notes=tuple(notes),
             looked=self.looked(),
             restarts=facts.restarts,
         )
+
+
+_WORDS: dict[type[AnyEvent], str] = {
+    events.WantUp: "wanted",
+    events.WantDown: "not wanted any more",
+    events.WantRestart: "restart asked for",
+    events.Cured: "what made it fatal has changed",
+    events.Spawned: "tailscaled was started",
+    events.SpawnFailed: "tailscaled could not be started",
+    events.Adopted: "found alive, left by an earlier supervisor",
+    events.BecameLive: "tailscaled answers",
+    events.Exited: "tailscaled ended",
+    events.Tick: "time is up",
+}
 
 
 def _steady(status: Status) -> Status:

@@ -8,7 +8,7 @@ import sys
 
 FORBIDDEN = ("ssl", "rich", "pyroute2", "http.client", "urllib.request")
 for _name in ("ssl", "rich"):
-    sys.modules.setdefault(_name, None)  # type: ignore[arg-type] - None makes `import` fail, as intended
+    sys.modules.setdefault(_name, None)  # type: ignore[arg-type]  # None makes `import` fail, as intended
 
 import asyncio  # noqa: E402 - after the line above, on purpose
 import contextlib  # noqa: E402
@@ -19,12 +19,12 @@ import time  # noqa: E402
 import msgspec  # noqa: E402
 
 from tazpod_net import __version__, config  # noqa: E402
-from tazpod_net.adapters import environ, files, oneshot, sockets  # noqa: E402
+from tazpod_net.adapters import environ, files, oneshot, resolver, sockets  # noqa: E402
 from tazpod_net.adapters.localapi import LocalApi  # noqa: E402
 from tazpod_net.adapters.ownlog import OwnLog  # noqa: E402
 from tazpod_net.adapters.store import StatusStore  # noqa: E402
-from tazpod_net.boot import Boot, line_rules, mark_stopped, own_ticks, policy  # noqa: E402
-from tazpod_net.core.status import Note  # noqa: E402
+from tazpod_net.boot import Boot, line_rules, own_ticks, policy, read_mark, set_mark  # noqa: E402
+from tazpod_net.core.status import DnsPart, Note  # noqa: E402
 from tazpod_net.daemon import find_program  # noqa: E402
 from tazpod_net.errors import ConfigError, TazpodNetError  # noqa: E402
 from tazpod_net.service import Actions, Service  # noqa: E402
@@ -63,7 +63,7 @@ class Running:
         self.api = LocalApi(boot.daemon_socket)
         self.session = Session(self.api, self._plan(), self._hooks())
         self.session.allowed = boot.launch.login
-        self.session.logged_out = os.path.exists(self.layout.logged_out) and boot.survivor is not None
+        self.session.logged_out = read_mark(self.layout.logged_out) is not None
         self.supervisor = Supervisor(
             Self(
                 version=__version__,
@@ -84,11 +84,12 @@ class Running:
         )
         self.supervisor.looked = boot.key.looked
         self.supervisor.notes = tuple(Note("configuration", text) for text in self.loaded.notes)
+        self.supervisor.dns = self._dns
         self.supervisor.reload = self._reload_quietly
         boot.spool_lines = self.supervisor.on_lines
         actions = Actions(
             give_key=self._give_key,
-            mark_stopped=lambda by: mark_stopped(self.layout, by),
+            mark_stopped=lambda by: set_mark(self.layout.stopped, by),
             clear_stopped=self._clear_stopped,
             mark_logged_out=self._mark_logged_out,
             set_mode=self._set_mode,
@@ -105,6 +106,10 @@ class Running:
             now=time.monotonic,
         )
 
+    def _dns(self) -> DnsPart:
+        guarded = self.loaded.config.dns.guard and self.boot.daemon.facts.mode == "tun"
+        return DnsPart(resolver=resolver.nameservers(), guarded=guarded)
+
     def _plan(self) -> Plan:
         login = self.loaded.config.login
         return Plan(
@@ -112,6 +117,7 @@ class Running:
             settings=self.boot.wanted(),
             timeout=login.timeout_s,
             hint=login.hint or None,
+            key_may_appear=bool(login.auth_key_file),
         )
 
     async def main(self) -> None:
@@ -188,7 +194,7 @@ class Running:
 
     def _mark_logged_out(self) -> None:
         with contextlib.suppress(OSError):
-            files.write_atomic(self.layout.logged_out, b"", 0o644)
+            set_mark(self.layout.logged_out, "tazpod-net logout")
 
     def _set_mode(self, mode: str) -> None:
         self.mode_override = mode
@@ -199,9 +205,7 @@ class Running:
         overrides = dict(launch.overrides)
         if self.mode_override is not None:
             overrides["daemon.mode"] = self.mode_override
-        return config.load(
-            home=self.layout.home, env=launch.env, config_file=launch.config_file, overrides=overrides
-        )
+        return config.load(home=self.layout.home, env=launch.env, config_file=launch.config_file, overrides=overrides)
 
     def _reload(self) -> tuple[list[str], list[str]]:
         """Re-reads the configuration; returns what was applied and what needs `restart`. Raises ConfigError."""
@@ -246,7 +250,5 @@ def _changed_keys(before: config.Config, after: config.Config) -> list[str]:
     changed: list[str] = []
     for section in before.__struct_fields__:
         old, new = getattr(before, section), getattr(after, section)
-        changed += [
-            f"{section}.{name}" for name in old.__struct_fields__ if getattr(old, name) != getattr(new, name)
-        ]
+        changed += [f"{section}.{name}" for name in old.__struct_fields__ if getattr(old, name) != getattr(new, name)]
     return changed

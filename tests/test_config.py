@@ -40,21 +40,29 @@ class Machine:
         return path
 
     def load(
-        self, env: Mapping[str, str] | None = None, config_file: str | None = None, **overrides: object
+        self,
+        env: Mapping[str, str] | None = None,
+        overrides: Mapping[str, object] | None = None,
+        config_file: str | None = None,
     ) -> Loaded:
-        """Keys of the command line are written with two underscores instead of the dot."""
+        """What `tazpod_net.config.load` says on this machine."""
         return load(
             home=str(self.home),
             env={"HOME": str(self.user), **(env or {})},
             config_file=config_file,
-            overrides={key.replace("__", "."): value for key, value in overrides.items()},
+            overrides=overrides,
             etc_dir=str(self.etc),
         )
 
-    def problems(self, env: Mapping[str, str] | None = None, **overrides: object) -> list[str]:
+    def problems(
+        self,
+        env: Mapping[str, str] | None = None,
+        overrides: Mapping[str, object] | None = None,
+        config_file: str | None = None,
+    ) -> list[str]:
         """The errors, with the scratch directories shortened to ETC, USER and HOME."""
         with pytest.raises(ConfigError) as caught:
-            self.load(env, **overrides)
+            self.load(env, overrides, config_file)
         return [self.short(problem) for problem in caught.value.problems]
 
     def short(self, text: str) -> str:
@@ -149,7 +157,7 @@ def test_later_sources_win_and_are_named(machine: Machine) -> None:
     machine.write("user", "[daemon]\nport = 2\n[stop]\ntimeout_s = 2\n[log]\nfiles = 2\n")
     machine.write("home", "# mine\n[daemon]\nport = 3\n\n[stop]\ntimeout_s = 3.5\n")
     loaded = machine.load(
-        {"TAZPOD_NET_DAEMON_PORT": "4", "TAZPOD_NET_DAEMON_MODE": "userspace"}, daemon__mode="tun"
+        {"TAZPOD_NET_DAEMON_PORT": "4", "TAZPOD_NET_DAEMON_MODE": "userspace"}, overrides={"daemon.mode": "tun"}
     )
     changed = {key: value for key, value in flat(machine, loaded.config).items() if value != DEFAULTS[key]}
     assert changed == {
@@ -397,115 +405,111 @@ def test_the_auth_key_of_the_latest_source_is_the_only_one(
     assert (login.auth_key.reveal(), login.auth_key_file) == (key, file)
 
 
-FILE_ERRORS: list[tuple[str, list[str]]] = [
+NO_SECONDS = "is not a number of seconds above 0 and up to 31536000"
+FILE_ERRORS: list[tuple[str, str]] = [
     (
         '[daemon]\nmode = "tnu"\n',
-        ['line 2: daemon.mode = "tnu" is not one of auto, tun, userspace: write "auto", "tun" or "userspace"'],
+        'line 2: daemon.mode = "tnu" is not one of auto, tun, userspace: write "auto", "tun" or "userspace"',
     ),
-    ('[daemon]\nmdoe = "tun"\n', ["line 2: daemon.mdoe is not known: write daemon.mode"]),
-    ("[daemon]\ntags = []\n", ["line 2: daemon.tags is not known: write it below [login]"]),
-    ("[stop]\nzzzzzz = 1\n", ["line 2: stop.zzzzzz is not known: remove it; [stop] has timeout_s"]),
-    ("\n[deamon]\nport = 1\n", ["line 2: [deamon] is not known: write [daemon]"]),
+    ('[daemon]\nmdoe = "tun"\n', "line 2: daemon.mdoe is not known: write daemon.mode"),
+    ("[daemon]\ntags = []\n", "line 2: daemon.tags is not known: write it below [login]"),
+    ("[stop]\nzzzzzz = 1\n", "line 2: stop.zzzzzz is not known: remove it; [stop] has timeout_s"),
+    ("\n[deamon]\nport = 1\n", "line 2: [deamon] is not known: write [daemon]"),
     (
         "[zzzzzz]\n",
-        [
+        (
             "line 1: [zzzzzz] is not known: remove it; sections are "
             "daemon, login, settings, proxy, restart, stop, log, dns, serve, http, doctor"
-        ],
+        ),
     ),
-    ('mode = "tun"\n', ["line 1: mode is not known outside a section: write it below [daemon]"]),
-    ("daemon_mode = 'tun'\n", ["line 1: daemon_mode is not known outside a section: write daemon.mode"]),
-    ("'9' = 1\n", ["line 1: 9 is not known outside a section: remove it"]),
-    ("daemon = 3\n", ["line 1: daemon = 3 is not a section: write [daemon] and its keys below it"]),
-    ("[[daemon]]\n", ["line 1: daemon = [{}] is not a section: write [daemon] and its keys below it"]),
+    ('mode = "tun"\n', "line 1: mode is not known outside a section: write it below [daemon]"),
+    ("daemon_mode = 'tun'\n", "line 1: daemon_mode is not known outside a section: write daemon.mode"),
+    ("'9' = 1\n", "line 1: 9 is not known outside a section: remove it"),
+    ("daemon = 3\n", "line 1: daemon = 3 is not a section: write [daemon] and its keys below it"),
+    ("[[daemon]]\n", "line 1: daemon = [{}] is not a section: write [daemon] and its keys below it"),
     (
         "[daemon]\nport = 70000\n",
-        ["line 2: daemon.port = 70000 is not a whole number from 0 to 65535: write 0 for example"],
+        "line 2: daemon.port = 70000 is not a whole number from 0 to 65535: write 0 for example",
     ),
     (
         "[daemon]\nport = -1\n",
-        ["line 2: daemon.port = -1 is not a whole number from 0 to 65535: write 0 for example"],
+        "line 2: daemon.port = -1 is not a whole number from 0 to 65535: write 0 for example",
     ),
     (
         "[daemon]\nport = true\n",
-        ["line 2: daemon.port = true is not a whole number from 0 to 65535: write 0 for example"],
+        "line 2: daemon.port = true is not a whole number from 0 to 65535: write 0 for example",
     ),
     (
         '[daemon]\nupload_logs = "yes"\n',
-        ['line 2: daemon.upload_logs = "yes" is not true or false: write true or false without quotes'],
+        'line 2: daemon.upload_logs = "yes" is not true or false: write true or false without quotes',
     ),
-    ("[daemon]\nupload_logs = 1\n", ["line 2: daemon.upload_logs = 1 is not true or false: write true or false"]),
+    ("[daemon]\nupload_logs = 1\n", "line 2: daemon.upload_logs = 1 is not true or false: write true or false"),
     (
         '[dns]\nhosts = "on"\n',
-        ['line 2: dns.hosts = "on" is not auto, true or false: write "auto", true or false without quotes'],
+        'line 2: dns.hosts = "on" is not auto, true or false: write "auto", true or false without quotes',
     ),
     (
         "[settings]\nssh = 1979-05-27\n",
-        ['line 2: settings.ssh = "1979-05-27" is not true or false: write true or false'],
+        'line 2: settings.ssh = "1979-05-27" is not true or false: write true or false',
     ),
     (
         "[stop]\ntimeout_s = 0\n",
-        ["line 2: stop.timeout_s = 0 is not a number of seconds above 0 and up to 31536000: write 25 for example"],
+        f"line 2: stop.timeout_s = 0 {NO_SECONDS}: write 25 for example",
     ),
     (
         "[stop]\ntimeout_s = nan\n",
-        [
-            "line 2: stop.timeout_s = nan is not a number of seconds above 0 and up to 31536000: write 25 for example"
-        ],
+        f"line 2: stop.timeout_s = nan {NO_SECONDS}: write 25 for example",
     ),
     (
         "[stop]\ntimeout_s = inf\n",
-        [
-            "line 2: stop.timeout_s = inf is not a number of seconds above 0 and up to 31536000: write 25 for example"
-        ],
+        f"line 2: stop.timeout_s = inf {NO_SECONDS}: write 25 for example",
     ),
     (
         '[stop]\ntimeout_s = "5s"\n',
-        [
-            'line 2: stop.timeout_s = "5s" is not a number of seconds above 0 and up to 31536000: write 25 for example'
-        ],
+        f'line 2: stop.timeout_s = "5s" {NO_SECONDS}: write 25 for example',
     ),
     (
         "[log]\nmax_bytes = 65535\n",
-        [
-            "line 2: log.max_bytes = 65535 is not a whole number from 65536 to 1099511627776: write 10485760 for example"
-        ],
+        (
+            "line 2: log.max_bytes = 65535 is not a whole number from 65536 to 1099511627776: "
+            "write 10485760 for example"
+        ),
     ),
     (
         "[log]\nfiles = -1\n",
-        ["line 2: log.files = -1 is not a whole number from 0 to 1000000: write 5 for example"],
+        "line 2: log.files = -1 is not a whole number from 0 to 1000000: write 5 for example",
     ),
-    ('[log]\ndrop = "x"\n', ['line 2: log.drop = "x" is not a list of texts: write for example ["one", "two"]']),
-    ("[login]\nhint = 3\n", ["line 2: login.hint = 3 is not a text: write it in quotes"]),
-    ("[login]\nauth_key = 3\n", ["line 2: login.auth_key = (hidden) is not a text: write it in quotes"]),
+    ('[log]\ndrop = "x"\n', 'line 2: log.drop = "x" is not a list of texts: write for example ["one", "two"]'),
+    ("[login]\nhint = 3\n", "line 2: login.hint = 3 is not a text: write it in quotes"),
+    ("[login]\nauth_key = 3\n", "line 2: login.auth_key = (hidden) is not a text: write it in quotes"),
     (
         '[daemon]\nbinary = ""\n',
-        ['line 2: daemon.binary = "" is empty: write "tailscaled", or leave it out'],
+        'line 2: daemon.binary = "" is empty: write "tailscaled", or leave it out',
     ),
-    ('[login]\nhint = "a\\u0000b"\n', ['line 2: login.hint = "a\\u0000b" holds a NUL character: remove it']),
-    ('[log]\ndrop = ["\\u0000"]\n', ['line 2: log.drop = ["\\u0000"] holds a NUL character: remove it']),
+    ('[login]\nhint = "a\\u0000b"\n', 'line 2: login.hint = "a\\u0000b" holds a NUL character: remove it'),
+    ('[log]\ndrop = ["\\u0000"]\n', 'line 2: log.drop = ["\\u0000"] holds a NUL character: remove it'),
     (
         '[daemon]\ninterface = "tailscale-is-long"\n',
-        ['line 2: daemon.interface = "tailscale-is-long" is longer than 15 bytes: write "tailscale0" for example'],
+        'line 2: daemon.interface = "tailscale-is-long" is longer than 15 bytes: write "tailscale0" for example',
     ),
     *[
         (
             f'[daemon]\ninterface = "{name}"\n',
-            [f'line 2: daemon.interface = "{name}" is not a name for an interface: write "tailscale0" for example'],
+            f'line 2: daemon.interface = "{name}" is not a name for an interface: write "tailscale0" for example',
         )
         for name in ("a b", "a/b", "..", ".", "tap:x", "tun0,tun1")
     ],
     (
         '[daemon]\nextra_args = ["--verbose=1", "-tun=x"]\n',
-        [
+        (
             'line 2: daemon.extra_args = ["--verbose=1","-tun=x"] repeats --tun: '
             "remove it and use daemon.mode and daemon.interface"
-        ],
+        ),
     ),
     *[
         (
             f'[daemon]\nextra_args = ["--{name}"]\n',
-            [f'line 2: daemon.extra_args = ["--{name}"] repeats --{name}: remove it and use {instead}'],
+            f'line 2: daemon.extra_args = ["--{name}"] repeats --{name}: remove it and use {instead}',
         )
         for name, instead in {
             "socket": "daemon.socket",
@@ -520,298 +524,316 @@ FILE_ERRORS: list[tuple[str, list[str]]] = [
     ],
     (
         '[daemon]\nextra_args = [""]\n',
-        ['line 2: daemon.extra_args = [""] has an empty word, with which tailscaled would not start: remove it'],
+        'line 2: daemon.extra_args = [""] has an empty word, with which tailscaled would not start: remove it',
     ),
     (
         f'[daemon]\nsocket = "/{"x" * 107}"\n',
-        [
+        (
             f'line 2: daemon.socket = "/{"x" * 98}... is longer than 107 bytes, the most for a socket: '
             "name a shorter path"
-        ],
+        ),
     ),
     *[
         (
             f'[login]\nserver = "{url}"\n',
-            [f'line 2: login.server = "{url}" is not a URL: write "https://" and the name of the server'],
+            f'line 2: login.server = "{url}" is not a URL: write "https://" and the name of the server',
         )
         for url in ("control.example", "ftp://x", "https://", "https:///x", "https://a b")
     ],
     *[
         (
             f'[login]\ntags = ["tag:ok", "{tag}"]\n',
-            [
+            (
                 f'line 2: login.tags = ["tag:ok","{tag}"] has "{tag}": '
                 'write "tag:", a letter, then letters, digits and hyphens'
-            ],
+            ),
         )
         for tag in ("tazpod", "tag:", "tag:1a", "tag:a_b", "tag:é")
     ],
     *[
         (
             f'[login]\nhostname = "{name}"\n',
-            [
+            (
                 f'line 2: login.hostname = "{name}" is not a host name: '
                 "write letters, digits and hyphens, 63 at most"
-            ],
+            ),
         )
         for name in ("a_b", "-a", "a-", "a..b", "x" * 64, "é")
     ],
     (
         '[settings]\nadvertise_routes = ["10.0.0.1/8"]\n',
-        [
+        (
             'line 2: settings.advertise_routes = ["10.0.0.1/8"] has no network in "10.0.0.1/8" '
             '(10.0.0.1/8 has host bits set): write "192.168.0.0/24" for example'
-        ],
+        ),
     ),
     *[
         (
             f'[settings]\nadvertise_routes = ["{address}"]\n',
-            [
+            (
                 f'line 2: settings.advertise_routes = ["{address}"] has no network in "{address}": '
                 f'write "{address}{bits}"'
-            ],
+            ),
         )
         for address, bits in (("10.0.0.1", "/32"), ("fd00::1", "/128"))
     ],
     *[
         (
             f'[proxy]\nsocks5 = "{address}"\n',
-            [f'line 2: proxy.socks5 = "{address}" is not host:port: write "127.0.0.1:1055" for example'],
+            f'line 2: proxy.socks5 = "{address}" is not host:port: write "127.0.0.1:1055" for example',
         )
         for address in ("127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "::1:1055", "a b:1", "x:-1")
     ],
     *[
         (
             f'[proxy]\nhttp = "{address}"\n',
-            [
+            (
                 f'line 2: proxy.http = "{address}" would be open to other machines, without a password: '
                 'write "127.0.0.1:1055", or set proxy.allow_remote = true'
-            ],
+            ),
         )
         for address in (":1055", "0.0.0.0:1055", "[::]:1055", "10.0.0.1:1055", "127.example:1055", "127.0.0.x:1055")
     ],
     (
         '[http]\nlisten = "9002"\n',
-        ['line 2: http.listen = "9002" is not host:port: write "127.0.0.1:9002" for example'],
+        'line 2: http.listen = "9002" is not host:port: write "127.0.0.1:9002" for example',
     ),
     (
         '[log]\ndrop = ["ok", "["]\n',
-        [
+        (
             'line 2: log.drop = ["ok","["] has "[", which is no regular expression '
             "(unterminated character set at position 0): correct it"
-        ],
+        ),
+    ),
+    (
+        "[log]\ndrop = ['\\u00e9']\n",
+        (
+            'line 2: log.drop = ["\\\\u00e9"] has "\\\\u00e9", which is no regular expression '
+            "(bad escape \\u at position 0): correct it"
+        ),
+    ),
+    (
+        "[log]\ndrop = ['(?u)x']\n",
+        (
+            'line 2: log.drop = ["(?u)x"] has "(?u)x", which is no regular expression '
+            "(bad inline flags: cannot use 'u' flag with a bytes pattern at position 3): correct it"
+        ),
     ),
     (
         "[restart]\ninitial_s = 100\n",
-        ["line 2: restart.initial_s = 100 is above restart.max_s = 60: lower the first or raise the second"],
+        "line 2: restart.initial_s = 100 is above restart.max_s = 60: lower the first or raise the second",
     ),
     (
         "[restart]\ninitial_s = 10\nmax_s = 9\n",
-        ["line 3: restart.initial_s = 10 is above restart.max_s = 9: lower the first or raise the second"],
+        "line 3: restart.initial_s = 10 is above restart.max_s = 9: lower the first or raise the second",
     ),
     (
         "[login]\nauth_key_file = 'f'\nauth_key = 'k'\n",
-        ["line 3: login.auth_key and login.auth_key_file are both set: remove one of them"],
+        "line 3: login.auth_key and login.auth_key_file are both set: remove one of them",
     ),
     (
         "[login]\nauth_key = 'file:k'\nauth_key_file = 'f'\n",
-        ["line 2: login.auth_key and login.auth_key_file are both set: remove one of them"],
+        "line 2: login.auth_key and login.auth_key_file are both set: remove one of them",
     ),
     (
         "[login]\nauth_key_file = '~other/key'\n",
-        ['line 2: login.auth_key_file = "~other/key" cannot be expanded: write the whole path'],
+        'line 2: login.auth_key_file = "~other/key" cannot be expanded: write the whole path',
     ),
     (
         "[daemon]\nsocket = '$XDG_RUNTIME_DIR/s'\n",
-        ['line 2: daemon.socket = "$XDG_RUNTIME_DIR/s" cannot be expanded: write the whole path'],
+        'line 2: daemon.socket = "$XDG_RUNTIME_DIR/s" cannot be expanded: write the whole path',
     ),
-    ("[daemon\n", ["line 1: is not TOML (Expected ']' at the end of a table declaration): correct it"]),
-    ("[daemon]\nmode = \n", ["line 2: is not TOML (Invalid value): correct it"]),
-    ("[daemon]\nmode = 'a'\nmode = 'b'\n", ["line 3: is not TOML (Cannot overwrite a value): correct it"]),
-    ("[daemon]\nmode = [", ["line 2: is not TOML (Invalid value): correct it"]),
-    (f"[log]\nfiles = {'9' * 5000}\n", None),  # the text is Python's
-    (f"x = {'[' * 100_000}", [": is nested too deeply: keys stand in [section] tables, one level deep"]),
-]  # type: ignore[list-item]
+    ("[daemon\n", "line 1: is not TOML (Expected ']' at the end of a table declaration): correct it"),
+    ("[daemon]\nmode = \n", "line 2: is not TOML (Invalid value): correct it"),
+    ("[daemon]\nmode = 'a'\nmode = 'b'\n", "line 3: is not TOML (Cannot overwrite a value): correct it"),
+    ("[daemon]\nmode = [", "line 2: is not TOML (Invalid value): correct it"),
+    (f"x = {'[' * 100_000}", ": is nested too deeply: keys stand in [section] tables, one level deep"),
+]
 
 
 @pytest.mark.parametrize(("text", "expected"), FILE_ERRORS)
-def test_a_wrong_file_is_named_with_line_and_fix(machine: Machine, text: str, expected: list[str] | None) -> None:
+def test_a_wrong_file_is_named_with_line_and_fix(machine: Machine, text: str, expected: str) -> None:
     """Each error names the file, the line where it is known, the value as written, and what to write."""
     machine.write("home", text)
     found = machine.problems()
-    if expected is None:
-        assert len(found) == 1
-        assert found[0].startswith("HOME/config.toml: is not TOML (")
-    else:
-        assert found == [f"HOME/config.toml {line}".replace(" : ", ": ", 1) for line in expected]
+    place = "HOME/config.toml" if expected.startswith(":") else "HOME/config.toml "
+    assert found == [place + expected]
 
 
-ENVIRONMENT_ERRORS: list[tuple[dict[str, str], list[str]]] = [
+ENVIRONMENT_ERRORS: list[tuple[dict[str, str], str]] = [
     (
         {"TAZPOD_NET_DAEMON_MODE": "tnu"},
-        [
+        (
             'environment TAZPOD_NET_DAEMON_MODE: daemon.mode = "tnu" is not one of auto, tun, userspace: '
             "write auto, tun or userspace"
-        ],
+        ),
     ),
     (
         {"TAZPOD_NET_DAEMON_PORT": ""},
-        [
+        (
             'environment TAZPOD_NET_DAEMON_PORT: daemon.port = "" is not a whole number from 0 to 65535: '
             "write 0 for example"
-        ],
+        ),
     ),
     (
         {"TAZPOD_NET_DAEMON_PORT": "1_0"},
-        [
+        (
             'environment TAZPOD_NET_DAEMON_PORT: daemon.port = "1_0" is not a whole number from 0 to 65535: '
             "write 0 for example"
-        ],
+        ),
     ),
     (
         {"TAZPOD_NET_DNS_GUARD": ""},
-        ['environment TAZPOD_NET_DNS_GUARD: dns.guard = "" is not true or false: write true or false'],
+        'environment TAZPOD_NET_DNS_GUARD: dns.guard = "" is not true or false: write true or false',
     ),
     (
         {"TAZPOD_NET_LOG_STDOUT": "yes"},
-        [
-            'environment TAZPOD_NET_LOG_STDOUT: log.stdout = "yes" is not auto, true or false: write auto, true or false'
-        ],
+        (
+            'environment TAZPOD_NET_LOG_STDOUT: log.stdout = "yes" is not auto, true or false: '
+            "write auto, true or false"
+        ),
     ),
     (
         {"TAZPOD_NET_STOP_TIMEOUT_S": "soon"},
-        [
+        (
             'environment TAZPOD_NET_STOP_TIMEOUT_S: stop.timeout_s = "soon" is not a number of seconds above 0 '
             "and up to 31536000: write 25s for example"
-        ],
+        ),
     ),
     (
         {"TAZPOD_NET_DAEMON_SOCKET": ""},
-        [
+        (
             'environment TAZPOD_NET_DAEMON_SOCKET: daemon.socket = "" is empty: '
             "write HOME/state/tailscaled.sock, or leave it out"
-        ],
+        ),
     ),
     (
         {"TAZPOD_NET_DAEMON_SOCKET": "s.sock"},
-        [
+        (
             'environment TAZPOD_NET_DAEMON_SOCKET: daemon.socket = "s.sock" is relative, and there is no file '
             "that it could be relative to: write the whole path"
-        ],
+        ),
     ),
     (
         {"TAZPOD_NET_LOGIN_HINT": "\udcff"},
-        ['environment TAZPOD_NET_LOGIN_HINT: login.hint = "?" is not UTF-8: write it in UTF-8'],
+        'environment TAZPOD_NET_LOGIN_HINT: login.hint = "?" is not UTF-8: write it in UTF-8',
     ),
     (
         {"TAZPOD_NET_DAEMON_MDOE": "tun"},
-        ["environment TAZPOD_NET_DAEMON_MDOE: not known: write TAZPOD_NET_DAEMON_MODE, or unset it"],
+        "environment TAZPOD_NET_DAEMON_MDOE: not known: write TAZPOD_NET_DAEMON_MODE, or unset it",
     ),
     (
         {"TAZPOD_NET_MODE": "tun"},
-        ["environment TAZPOD_NET_MODE: not known: write TAZPOD_NET_DAEMON_MODE, or unset it"],
+        "environment TAZPOD_NET_MODE: not known: write TAZPOD_NET_DAEMON_MODE, or unset it",
     ),
     (
         {"TAZPOD_NET_daemon_mode": "tun"},
-        ["environment TAZPOD_NET_daemon_mode: not known: write TAZPOD_NET_DAEMON_MODE, or unset it"],
+        "environment TAZPOD_NET_daemon_mode: not known: write TAZPOD_NET_DAEMON_MODE, or unset it",
     ),
-    ({"TAZPOD_NET_HOEM": "/x"}, ["environment TAZPOD_NET_HOEM: not known: write TAZPOD_NET_HOME, or unset it"]),
+    ({"TAZPOD_NET_HOEM": "/x"}, "environment TAZPOD_NET_HOEM: not known: write TAZPOD_NET_HOME, or unset it"),
     (
         {"TAZPOD_NET_QQQQQ": ""},
-        ["environment TAZPOD_NET_QQQQQ: not known: unset it; names are TAZPOD_NET_<SECTION>_<KEY>"],
+        "environment TAZPOD_NET_QQQQQ: not known: unset it; names are TAZPOD_NET_<SECTION>_<KEY>",
     ),
-    ({"TAZPOD_NET_CONFIG": ""}, ["TAZPOD_NET_CONFIG: is empty: name a file, or leave it out"]),
-    ({"TAZPOD_NET_CONFIG": "/no/such"}, ["/no/such: does not exist: create it, or correct TAZPOD_NET_CONFIG"]),
+    ({"TAZPOD_NET_CONFIG": ""}, "TAZPOD_NET_CONFIG: is empty: name a file, or leave it out"),
+    ({"TAZPOD_NET_CONFIG": "/no/such"}, "/no/such: does not exist: create it, or correct TAZPOD_NET_CONFIG"),
     (
         {"TS_USERSPACE": "maybe"},
-        ['environment TS_USERSPACE: "maybe" is not true or false: write true (userspace) or false (tun)'],
+        'environment TS_USERSPACE: "maybe" is not true or false: write true (userspace) or false (tun)',
     ),
     (
         {"TS_ACCEPT_DNS": "on"},
-        ['environment TS_ACCEPT_DNS: settings.accept_dns = "on" is not true or false: write true or false'],
+        'environment TS_ACCEPT_DNS: settings.accept_dns = "on" is not true or false: write true or false',
     ),
     (
         {"TS_BOOT_TIMEOUT": "1 minute"},
-        [
+        (
             'environment TS_BOOT_TIMEOUT: login.timeout_s = "1 minute" is not a number of seconds above 0 '
             "and up to 31536000: write 30s for example"
-        ],
+        ),
     ),
     (
         {"TS_SOCKS5_SERVER": ":1055"},
-        [
+        (
             'environment TS_SOCKS5_SERVER: proxy.socks5 = ":1055" would be open to other machines, without a '
             'password: write "127.0.0.1:1055", or set proxy.allow_remote = true'
-        ],
+        ),
     ),
     (
         {"TS_TAILSCALED_EXTRA_ARGS": "--tun=userspace-networking"},
-        [
+        (
             'environment TS_TAILSCALED_EXTRA_ARGS: daemon.extra_args = ["--tun=userspace-networking"] '
             "repeats --tun: remove it and use daemon.mode and daemon.interface"
-        ],
+        ),
     ),
     (
         {"TS_EXTRA_ARGS": "--advertise-tags=tag:x --auth-key tskey-auth-1 --netfilter-mode=off"},
-        [
+        (
             "environment TS_EXTRA_ARGS: --advertise-tags cannot be honoured: "
-            "remove it, and give the auth key these tags",
-            "environment TS_EXTRA_ARGS: --auth-key cannot be honoured: remove it, and set TS_AUTHKEY",
-            "environment TS_EXTRA_ARGS: a word that belongs to no option: write --option=value",
+            "remove it, and give the auth key these tags\n"
+            "environment TS_EXTRA_ARGS: --auth-key cannot be honoured: remove it, and set TS_AUTHKEY\n"
+            "environment TS_EXTRA_ARGS: a word that belongs to no option: write --option=value\n"
             "environment TS_EXTRA_ARGS: --netfilter-mode cannot be honoured: "
-            "remove it; after the login: 'tazpod-net tailscale set'",
-        ],
+            "remove it; after the login: 'tazpod-net tailscale set'"
+        ),
     ),
     (
         {"TS_EXTRA_ARGS": "--hostname"},
-        ["environment TS_EXTRA_ARGS: --hostname has no value: write --hostname=value"],
+        "environment TS_EXTRA_ARGS: --hostname has no value: write --hostname=value",
     ),
-    ({"TS_EXTRA_ARGS": "--ssh --ssh=false"}, ["environment TS_EXTRA_ARGS: --ssh is given twice: keep one"]),
+    ({"TS_EXTRA_ARGS": "--ssh --ssh=false"}, "environment TS_EXTRA_ARGS: --ssh is given twice: keep one"),
     (
         {"TS_EXTRA_ARGS": "--ssh=perhaps"},
-        ['environment TS_EXTRA_ARGS: settings.ssh = "perhaps" is not true or false: write true or false'],
+        'environment TS_EXTRA_ARGS: settings.ssh = "perhaps" is not true or false: write true or false',
     ),
     (
         {"TAZPOD_NET_LOGIN_AUTH_KEY": "k", "TAZPOD_NET_LOGIN_AUTH_KEY_FILE": "/f"},
-        [
+        (
             "environment TAZPOD_NET_LOGIN_AUTH_KEY: login.auth_key and login.auth_key_file are both set: "
             "remove one of them"
-        ],
+        ),
     ),
 ]
 
 
 @pytest.mark.parametrize(("env", "expected"), ENVIRONMENT_ERRORS)
-def test_a_wrong_variable_is_named_with_its_fix(machine: Machine, env: dict[str, str], expected: list[str]) -> None:
+def test_a_wrong_variable_is_named_with_its_fix(machine: Machine, env: dict[str, str], expected: str) -> None:
     """Each error names the variable, the value and what to write, in the environment's own spelling."""
-    assert machine.problems(env) == expected
+    assert "\n".join(machine.problems(env)) == expected
 
 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
         (
-            {"daemon__mode": "tnu"},
-            [
+            {"daemon.mode": "tnu"},
+            (
                 'command line: daemon.mode = "tnu" is not one of auto, tun, userspace: '
                 'write "auto", "tun" or "userspace"'
-            ],
+            ),
         ),
         (
-            {"daemon__socket": "s"},
-            [
+            {"daemon.socket": "s"},
+            (
                 'command line: daemon.socket = "s" is relative, and there is no file that it could be relative to: '
                 "write the whole path"
-            ],
+            ),
         ),
-        ({"mode": "tun"}, ["command line: mode is not known: write it below [daemon]"]),
+        ({"mode": "tun"}, "command line: mode is not known: write it below [daemon]"),
     ],
 )
 def test_a_wrong_option_is_named_with_its_fix(
-    machine: Machine, overrides: dict[str, object], expected: list[str]
+    machine: Machine, overrides: dict[str, object], expected: str
 ) -> None:
     """The command line's values are checked like every other."""
-    assert machine.problems(**overrides) == expected
+    assert "\n".join(machine.problems(overrides=overrides)) == expected
+
+
+def test_an_endless_number_is_an_error_of_the_file(machine: Machine) -> None:
+    """Python refuses to convert thousands of digits; that must not look like a bug of ours."""
+    machine.write("home", f"[log]\nfiles = {'9' * 5000}\n")
+    (found,) = machine.problems()
+    assert found.startswith("HOME/config.toml: is not TOML (")
 
 
 def test_an_error_cannot_command_a_terminal(machine: Machine) -> None:
@@ -819,14 +841,16 @@ def test_an_error_cannot_command_a_terminal(machine: Machine) -> None:
     machine.write("home", '[stop]\n"\\n" = 1\n[daemon]\nmode = "\\u001b[31m"\n')
     assert machine.problems() == [
         "HOME/config.toml line 1: stop.\\u000a is not known: remove it; [stop] has timeout_s",
-        'HOME/config.toml line 4: daemon.mode = "\\u001b[31m" is not one of auto, tun, userspace: '
-        'write "auto", "tun" or "userspace"',
+        (
+            'HOME/config.toml line 4: daemon.mode = "\\u001b[31m" is not one of auto, tun, userspace: '
+            'write "auto", "tun" or "userspace"'
+        ),
     ]
 
 
 def test_an_option_that_was_not_given_leaves_the_environment_alone(machine: Machine) -> None:
     """None on the command line is no value."""
-    assert machine.load({"TAZPOD_NET_DAEMON_MODE": "tun"}, daemon__mode=None).config.daemon.mode == "tun"
+    assert machine.load({"TAZPOD_NET_DAEMON_MODE": "tun"}, {"daemon.mode": None}).config.daemon.mode == "tun"
 
 
 def test_every_error_of_every_source_is_reported_at_once(machine: Machine) -> None:
@@ -834,7 +858,7 @@ def test_every_error_of_every_source_is_reported_at_once(machine: Machine) -> No
     machine.write("etc", "[daemon]\nport = 'x'\n[nonsense-section]\n")
     machine.write("user", "not toml\n")
     machine.write("home", "[daemon]\nport = 1\nmod = 'tun'\ninterface = 'a b'\n[proxy]\nhttp = ':1'\n")
-    found = machine.problems({"TAZPOD_NET_LOG_FILES": "many", "TS_EXTRA_ARGS": "--reset"}, stop__timeout_s=-1.0)
+    found = machine.problems({"TAZPOD_NET_LOG_FILES": "many", "TS_EXTRA_ARGS": "--reset"}, {"stop.timeout_s": -1.0})
     assert [problem.partition(": ")[0] for problem in found] == [
         "ETC/config.toml line 3",
         "USER/.config/tazpod-net/config.toml line 1",
@@ -1004,11 +1028,12 @@ def test_the_schema_describes_every_key_and_nothing_else() -> None:
 def test_without_files_nothing_heavy_is_loaded() -> None:
     """The configuration is read before the daemon is started: TOML, difflib and the like only when needed."""
     program = (
-        "import sys; from tazpod_net.config import load; load(home='/nonexistent', env={'HOME': '/nonexistent'});"
-        "print(*sys.modules)"
+        "import sys; before = set(sys.modules); from tazpod_net.config import load;"
+        "load(home='/nonexistent', env={'HOME': '/nonexistent'}); print(*set(sys.modules) - before)"
     )
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     unwanted = {"tomllib", "difflib", "ipaddress", "pathlib", "dataclasses", "json", "asyncio", "pwd", "socket"}
+    assert "msgspec" in loaded.stdout
     assert unwanted & set(loaded.stdout.split()) == set()
 
 
@@ -1020,9 +1045,11 @@ values = st.recursive(
 quiet = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
-def _loads_or_explains(machine: Machine, env: Mapping[str, str], **overrides: object) -> None:
+def _loads_or_explains(
+    machine: Machine, env: Mapping[str, str], overrides: Mapping[str, object] | None = None
+) -> None:
     try:
-        config = machine.load(env, **overrides).config
+        config = machine.load(env, overrides).config
     except ConfigError as error:
         for problem in error.problems:
             assert problem.isprintable()
@@ -1032,12 +1059,10 @@ def _loads_or_explains(machine: Machine, env: Mapping[str, str], **overrides: ob
 
 
 @quiet
-@given(
-    overrides=st.dictionaries(st.sampled_from([key.replace(".", "__") for key in all_keys()]), values, max_size=4)
-)
+@given(overrides=st.dictionaries(st.sampled_from(all_keys()), values, max_size=4))
 def test_any_typed_value_is_taken_or_explained(machine: Machine, overrides: dict[str, object]) -> None:
     """Whatever a file or option holds: a configuration, or errors of one line each; never a traceback."""
-    _loads_or_explains(machine, {}, **overrides)
+    _loads_or_explains(machine, {}, overrides)
 
 
 @quiet

@@ -75,7 +75,7 @@ class TestNodes:
         """Peers that nobody runs are in the node's network map, online or not as asked."""
         node.up()
         control.add_fakes(3, online=1, prefix="web", tag="tag:web")
-        peers = eventually(lambda: node.status().get("Peer"))
+        peers = eventually(lambda: node.status().get("Peer") or {})
         assert sorted((p["HostName"], p["Online"]) for p in peers.values()) == [
             ("web-1", True),
             ("web-2", False),
@@ -102,7 +102,7 @@ class TestNodes:
     def test_dns_reaches_the_resolver_of_the_namespace_only(
         self, control: Control, ns: Place, lab: Binaries, mode: Mode
     ) -> None:
-        """With MagicDNS a TUN node takes over resolv.conf of its namespace and gives it back; userspace never does."""
+        """With MagicDNS a TUN node takes over its namespace's resolv.conf and gives it back; userspace never does."""
         before = Path("/etc/resolv.conf").read_bytes()
         control.set(magic_dns=True, dns_resolvers=["10.9.9.9"])
         with Node(control, place=ns, mode=mode, programs=lab) as node:
@@ -175,8 +175,8 @@ class TestKeys:
     ) -> None:
         """The URL is open until it is visited; then the node is in."""
         eventually(node.socket.exists)
-        argv = [lab.tailscale, f"--socket={node.socket}", "up", f"--login-server={control.url}", "--timeout=30s"]
-        with ns.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as waiting:
+        argv = (lab.tailscale, f"--socket={node.socket}", "up", f"--login-server={control.url}", "--timeout=30s")
+        with ns.popen([*map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as waiting:
             (url,) = eventually(control.urls)
             assert node.status()["AuthURL"] == url
             control.visit(url)
@@ -208,13 +208,13 @@ class TestServersSide:
         assert node.up(auth_key=control.add_key(preauthorized=True)).ip
 
     def test_a_deleted_node_is_not_found(self, control: Control, node: Node) -> None:
-        """Its polls are answered as the real server does, and a new login makes a new node."""
-        first = node.up().ip
+        """Its polls are answered as the real server does; a new login brings it back."""
+        node.up()
         control.delete("peer")
         eventually(lambda: "404: node not found" in node.log_tail(20_000))
         assert (control.nodes(), node.status()["Self"]["Online"]) == ([], False)
         node.up("--force-reauth")
-        assert node.ip != first
+        assert control.node("peer")["ips"] == node.status()["TailscaleIPs"]
 
     def test_an_expired_node_key_needs_a_login_and_keeps_its_address(self, control: Control, node: Node) -> None:
         """The node says so at once; with a new key it is the same node as before."""
@@ -247,26 +247,33 @@ class TestServersSide:
             eventually(lambda: control.nodes() == [])
 
     def test_rate_limited_logins_pass_in_the_end(self, control: Control, node: Node) -> None:
-        """So many logins as asked get 429, with the wait that the server names."""
+        """So many logins as asked get 429 and the wait that the server names; the daemon then tries again."""
         control.set(rate_limit=1, retry_after="1")
-        node.up()
+        with pytest.raises(AssertionError, match="rate limited; will retry after 1s"):
+            node.up()
+        eventually(lambda: node.status()["BackendState"] == "Running")
         assert [(seen["outcome"], seen["text"]) for seen in control.logins()] == [("http", "429"), ("granted", "")]
-        assert "retry after 1s" in node.log_tail(30_000)
 
-    @pytest.mark.parametrize("fault", ["outage", "stall"])
-    def test_a_node_comes_back_after_a_fault_of_the_wire(self, control: Control, node: Node, fault: str) -> None:
-        """After an outage the node polls again by itself; a stall freezes its open poll."""
+    def test_a_node_comes_back_after_an_outage(self, control: Control, node: Node) -> None:
+        """It notices at once and polls again by itself.
+
+        Not before 10 s: where control is plain HTTP at a private address, tailscaled waits that long for the
+        HTTPS attempt that it does not make (control/controlhttp/client.go, dialHostOpt).
+        """
         node.up()
-        switch = getattr(control, fault)
-        switch(on=True)
-        if fault == "outage":
-            eventually(lambda: not node.status()["Self"]["Online"])
-        else:
+        control.outage(on=True)
+        eventually(lambda: not node.status()["Self"]["Online"])
+        control.outage(on=False)
+        eventually(lambda: node.status()["Self"]["Online"], within=40)
+
+    def test_a_stalled_server_accepts_and_says_nothing(self, lab: Binaries) -> None:
+        """Connections are made and time out; thawed, it answers."""
+        with Control(labcontrol=lab.labcontrol) as server:
+            server.stall(on=True)
             with pytest.raises(TimeoutError):
-                fetch(f"{control.url}/key?v=1", timeout=0.2)
-        switch(on=False)
-        eventually(lambda: node.status()["Self"]["Online"])
-        assert fetch(f"{control.url}/key?v=1")
+                fetch(f"{server.url}/key?v=1", timeout=0.2)
+            server.stall(on=False)
+            assert fetch(f"{server.url}/key?v=1")
 
     def test_every_login_can_be_refused_with_a_text(self, control: Control, node: Node) -> None:
         """Texts of the real server that this one would never say, such as about tailnet lock."""
@@ -489,6 +496,7 @@ class TestNamespaces:
                 ["sh", "-c", "echo $$; pwd; exec sleep 60"], cwd=scratch, stdout=subprocess.PIPE
             ) as process,
         ):
+            assert process.stdout is not None
             said = (process.stdout.readline().strip(), process.stdout.readline().strip())
             process.kill()
         assert said == (str(process.pid), str(scratch))
@@ -531,9 +539,10 @@ class TestNamespaces:
                 two.up()
                 answer = one.fetch(f"http://{two.ip}:{two.serve('over the bridge')}/")
                 mesh.cut(right, is_cut=True)
-                eventually(lambda: not two.status()["Self"]["Online"])
+                with pytest.raises(AssertionError, match=r"timed out|No route to host|unreachable"):
+                    two.fetch(f"{control.url}/key?v=1", timeout=0.5)
                 mesh.cut(right, is_cut=False)
-                eventually(lambda: two.status()["Self"]["Online"], within=40)
+                eventually(lambda: two.fetch(f"{control.url}/key?v=1"))
         assert answer == "over the bridge"
 
 

@@ -177,9 +177,10 @@ def _take_guard(name: str) -> socket.socket | None:
 
 def _sweep(netlink: IPRoute) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Removes scratch objects of probes that are gone: (removed, not removable)."""
+    names = {name for _, name in socket.if_nameindex()} | _names_in_rules(netlink)
     swept: list[str] = []
     kept: list[str] = []
-    for name in sorted(filter(_SCRATCH.fullmatch, _names_of_interfaces() | _names_in_rules(netlink))):
+    for name in sorted(filter(_SCRATCH.fullmatch, names)):
         guard = _take_guard(name)
         if guard is None:
             continue
@@ -272,11 +273,12 @@ def _code(e: OSError | NetlinkError) -> int:
 
 
 def _exists(name: str) -> bool:
-    return name in _names_of_interfaces()
-
-
-def _names_of_interfaces() -> set[str]:
-    return {name for _, name in socket.if_nameindex()}
+    """Asked by ioctl: it must work where netlink does not."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 def _read(path: str) -> str:

@@ -7,7 +7,7 @@ removed by anyone at any moment: files are told apart by inode, never by name.
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import takewhile
 
@@ -58,9 +58,9 @@ def previous_run(state_dir: str, log_path: str, count: int | None = None) -> Ite
 def follow(log_path: str, count: int | None, *, pause: Callable[[], bool] | None = None) -> Iterator[list[str]]:
     """The last `count` lines (None: all), then each burst of new ones as it comes, for ever.
 
-    Rotation loses and doubles nothing. A log that was cut back and written again, as after a crash of the supervisor,
-    is gone through silently up to the first line that is new. A missing log is waited for. `pause` is called when
-    there is nothing new; it waits a while (default 0.25 s), and ends all with False.
+    Rotation loses and doubles nothing. A log that was cut back and written again, as after a crash of the
+    supervisor, is gone through silently up to the first line that is new. A missing log is waited for. `pause` is
+    called when there is nothing new; it waits a while (default 0.25 s), and ends all with False.
 
     Raises:
         TazpodNetError: the log may not be read.
@@ -216,11 +216,13 @@ class _Follower:
         if len(self._shown) > 2 * _REMEMBERED:
             del self._shown[:-_REMEMBERED]
         expected, self._expected = self._expected, b""
+        if not expected:
+            return text
         if expected.startswith(text):
             self._expected = expected[len(text) :]
             return b""
-        pairs = zip(text.splitlines(keepends=True), expected.splitlines(keepends=True), strict=False)
-        return text[sum(len(line) for line, _ in takewhile(_is_equal, pairs)) :]
+        pairs = zip(text.split(b"\n"), expected.split(b"\n"), strict=False)
+        return text[sum(len(line) + 1 for line, _ in takewhile(_is_equal, pairs)) :]
 
     def _find_newer(self) -> bool:
         """True if there are files newer than the one being read, or one where there was none."""
@@ -286,7 +288,7 @@ def _open_each(paths: list[str]) -> list[_File]:
     return list(files.values())
 
 
-def _close_all(files: "Iterator[_File] | deque[_File] | list[_File]") -> None:
+def _close_all(files: Iterable[_File]) -> None:
     for file in files:
         file.close()
 
@@ -332,8 +334,8 @@ def _of_run(files: list[_File], run: Run, following: Run | None) -> list[_File]:
             return []
         last = inodes.index(following.inode) + 1
         files[last - 1].end = min(files[last - 1].end, following.offset)
-    if run.inode not in inodes[:last]:
-        return files[:last]  # its first lines are gone
+    if run.inode not in inodes[:last]:  # its first lines are gone, at least
+        return files[:last] if any(file.end for file in files[:last]) else []
     first = inodes.index(run.inode)
     files[first].start = run.offset
     return files[first:last]

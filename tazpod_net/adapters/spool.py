@@ -593,7 +593,7 @@ class _SpoolFile:
 
 
 class _CheckpointFile:
-    """The file of the one record; its bytes are allocated by the first `store`: no disk is too full for the next."""
+    """The file of the one record. The first `store` allocates its bytes: no disk is too full for the next one."""
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -7,7 +7,7 @@ import sys
 from tazpod_net import config, foreign
 from tazpod_net.adapters import files, sockets
 from tazpod_net.adapters.keyfile import clean, read_key
-from tazpod_net.boot import Boot, Launch, mark_stopped
+from tazpod_net.boot import Boot, Launch, set_mark
 from tazpod_net.cli import client
 from tazpod_net.cli.main import complain, home_of
 from tazpod_net.core.protocol import Request
@@ -27,7 +27,7 @@ def down(arguments: argparse.Namespace) -> int:
     request = Request(op="down", timeout=arguments.timeout or 0.0, logout=arguments.logout)
     try:
         code = client.ask(layout, request, _HUNG_AFTER)
-    except client.Hung as e:
+    except client.HungError as e:
         complain(f"{e.problem}: ended")
         if e.pid is not None:
             client.kill_holder(layout, e.pid)
@@ -47,11 +47,9 @@ def _clear(layout: Layout, arguments: argparse.Namespace, *, said: bool) -> int:
             print("started again by somebody else" if said else "running")
             return EXIT_OK
     except PermissionError as e:
-        raise TazpodNetError(
-            f"the home {layout.home} belongs to another user", "run it as its owner or as root"
-        ) from e
+        raise TazpodNetError(f"the home {layout.home} belongs to another user", "run it as its owner or as root") from e
     stopped = _stop_survivor(layout, lock, arguments)
-    mark_stopped(layout, "tazpod-net down")
+    set_mark(layout.stopped, "tazpod-net down")
     lock.release()
     if not said:
         print(f"stopped tailscaled (pid {stopped}), which had no supervisor" if stopped else "not running")

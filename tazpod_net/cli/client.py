@@ -16,7 +16,7 @@ START_PATIENCE = 15.0  # seconds for a supervisor that somebody else is just sta
 STATUS_PATIENCE = 1.0
 
 
-class Hung(TazpodNetError):
+class HungError(TazpodNetError):
     """A supervisor holds the home and does not answer."""
 
     def __init__(self, pid: int | None) -> None:
@@ -41,17 +41,17 @@ def holder(layout: Layout) -> int | None:
 
 
 def ask(layout: Layout, request: Request, patience: float) -> int | None:
-    """The exit code, None if there is no supervisor or it is just ending. Raises Hung."""
+    """The exit code, None if there is no supervisor or it is just ending. Raises HungError."""
     connection = launcher.connect(layout.home)
     if connection is None:
         return None
     pid = holder(layout)
     if pid is not None and process.is_stopped(pid):
         connection.close()
-        raise Hung(pid)
+        raise HungError(pid)
     code = launcher.converse(connection, encode_request(request), patience)
     if code is None and launcher_is_hung(layout):
-        raise Hung(holder(layout))
+        raise HungError(holder(layout))
     return code
 
 

@@ -7,7 +7,7 @@ import time
 
 from tazpod_net import __version__
 from tazpod_net.adapters import process
-from tazpod_net.boot import read_stopped
+from tazpod_net.boot import read_mark
 from tazpod_net.cli import client
 from tazpod_net.cli.main import complain, home_of
 from tazpod_net.core import render
@@ -40,10 +40,10 @@ def status(arguments: argparse.Namespace) -> int:
         condition=arguments.condition,
         watch=arguments.watch,
     )
-    hung: client.Hung | None = None
+    hung: client.HungError | None = None
     try:
         code = _watch(layout, request) if arguments.watch else client.ask(layout, request, client.STATUS_PATIENCE)
-    except client.Hung as e:
+    except client.HungError as e:
         hung, code = e, None
     if code is not None:
         return code
@@ -72,9 +72,9 @@ def _print(found: Status, request: Request) -> None:
         sys.stdout.write(render.text(found, now=time.time(), colour=request.colour))
 
 
-def offline(layout: Layout, hung: client.Hung | None = None) -> Status:
+def offline(layout: Layout, hung: client.HungError | None = None) -> Status:
     """The status of a home without an answering supervisor."""
-    mark = read_stopped(layout)
+    mark = read_mark(layout.stopped)
     survivor = _survivor(layout)
     notes: list[Note] = []
     record = read_record(layout.daemon_record)
@@ -128,30 +128,46 @@ def _survivor(layout: Layout) -> int | None:
     return None
 
 
+class _Asked:
+    """One `wait` over several attempts: a supervisor may appear, end and appear again."""
+
+    def __init__(self, layout: Layout, arguments: argparse.Namespace, deadline: float) -> None:
+        self.layout = layout
+        self.arguments = arguments
+        self.deadline = deadline
+        self.trouble: client.HungError | None = None
+
+    def once(self) -> int:
+        """The exit code. Raises NotYet without an answer."""
+        request = Request(
+            op="wait",
+            conditions=self.arguments.conditions or ["ready"],
+            timeout=max(0.0, self.deadline - time.monotonic()),
+            json=self.arguments.json,
+        )
+        try:
+            code = client.ask(self.layout, request, client.STATUS_PATIENCE)
+        except client.HungError as e:
+            self.trouble = e
+            raise client.NotYet from e
+        if code is None:
+            raise client.NotYet
+        return code
+
+
 def wait(arguments: argparse.Namespace) -> int:
     """Returns when all conditions hold; waits for a supervisor to appear too."""
     layout = Layout(home_of(arguments))
     conditions = arguments.conditions or ["ready"]
     deadline = time.monotonic() + arguments.timeout
-    trouble: client.Hung | None = None
+    asked = _Asked(layout, arguments, deadline)
     try:
         for attempt in client.again(arguments.timeout, every=0.1):
             with attempt:
-                request = Request(
-                    op="wait",
-                    conditions=conditions,
-                    timeout=max(0.0, deadline - time.monotonic()),
-                    json=arguments.json,
-                )
-                try:
-                    code = client.ask(layout, request, client.STATUS_PATIENCE)
-                except client.Hung as e:
-                    trouble, code = e, None
-                if code is None:
-                    raise client.NotYet
-                return code
+                return asked.once()
     except client.NotYet:
         pass
+    trouble = asked.trouble
     if arguments.json:
         sys.stdout.buffer.write(to_json(offline(layout, trouble)) + b"\n")
     why = str(trouble) if trouble is not None else "no supervisor runs for this home: tazpod-net up"

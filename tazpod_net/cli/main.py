@@ -49,7 +49,7 @@ def _command(name: str) -> Command:
         from tazpod_net.cli import look  # noqa: PLC0415
 
         return {"status": look.status, "wait": look.wait}[name]
-    if name in {"logs"}:
+    if name == "logs":
         from tazpod_net.cli import logs  # noqa: PLC0415
 
         return logs.logs

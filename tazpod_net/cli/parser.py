@@ -20,6 +20,16 @@ class Parser(argparse.ArgumentParser):
         """Raises UsageError."""
         raise UsageError(_plain(message, self), f"see '{self.prog} -h'")
 
+    def all_options(self) -> list[str]:
+        """Every option of this parser and of its commands."""
+        found: list[str] = []
+        for action in self._actions:
+            found += action.option_strings
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse has no public name for it
+                for sub in action.choices.values():
+                    found += sub.all_options()
+        return found
+
 
 def _plain(message: str, parser: Parser) -> str:
     """argparse's sentence without its shell talk, and the nearest option for one that does not exist."""
@@ -28,19 +38,6 @@ def _plain(message: str, parser: Parser) -> str:
         near = nearest(word.partition("=")[0], [o for o in parser.all_options() if o.startswith("--")])
         return f"unknown option or argument {word!r}" + (f", did you mean {near}?" if near else "")
     return message
-
-
-def _all_options(self: Parser) -> list[str]:
-    found: list[str] = []
-    for action in self._actions:
-        found += action.option_strings
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse has no public name for it
-            for sub in action.choices.values():
-                found += sub.all_options()
-    return found
-
-
-Parser.all_options = _all_options  # type: ignore[attr-defined]
 
 
 def nearest(word: str, words: Sequence[str]) -> str | None:
@@ -83,9 +80,7 @@ def _up(parser: Parser) -> None:
 
 
 def _down(parser: Parser) -> None:
-    parser.add_argument(
-        "--timeout", type=seconds, metavar="D", help="grace before SIGKILL (default: stop.timeout_s)"
-    )
+    parser.add_argument("--timeout", type=seconds, metavar="D", help="grace before SIGKILL (default: stop.timeout_s)")
     parser.add_argument("--logout", action="store_true", help="log the node out of its tailnet first")
 
 

@@ -38,7 +38,7 @@ def up(arguments: argparse.Namespace) -> int:
             return _start(boot, arguments, began, interactive=interactive)
         if not client.wait_for_answer(layout, max(0.1, min(client.START_PATIENCE, deadline - time.monotonic()))):
             break
-    raise client.Hung(client.holder(layout))
+    raise client.HungError(client.holder(layout))
 
 
 def _interactive() -> bool:
@@ -193,7 +193,7 @@ def supervise(arguments: argparse.Namespace) -> int:
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             if int(name) > 2:  # noqa: PLR2004 - stderr
-                os.set_inheritable(int(name), False)
+                os.set_inheritable(int(name), False)  # noqa: FBT003 - the library's own signature
     return run_supervisor(boot)
 
 
@@ -206,7 +206,7 @@ def _end_other(layout: Layout) -> None:
     """Asks the running supervisor to hand over; one that does not answer is killed, its daemon is adopted."""
     try:
         client.ask(layout, Request(op="handover"), client.STATUS_PATIENCE)
-    except client.Hung as e:
+    except client.HungError as e:
         if e.pid is not None:
             complain(f"supervisor (pid {e.pid}) does not answer: killed")
             client.kill_holder(layout, e.pid)

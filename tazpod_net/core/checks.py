@@ -163,10 +163,11 @@ def _listen(address: str, _: Config) -> str:
 
 
 def _drop(patterns: tuple[str, ...], _: Config) -> str:
+    """They meet the log as bytes, where Python allows less than in text (no `(?u)` for example)."""
     for pattern in patterns:
         try:
-            re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
+            re.compile(pattern.encode())
+        except (re.error, ValueError, OverflowError, RecursionError) as error:
             return f"has {shown('', pattern)}, which is no regular expression ({error}): correct it"
     return ""
 

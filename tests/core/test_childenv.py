@@ -15,8 +15,10 @@ from tazpod_net.core import knobs
 from tazpod_net.core.childenv import scrubbed_environment
 from tazpod_net.core.environment import CONTAINERBOOT
 from tazpod_net.core.options import Config, Proxy
+from tests.support.lab import Binaries
 
 LAB = Path(__file__).parent.parent / "lab"
+OUTSIDE = dict(os.environ)  # Go finds its module cache by HOME, which every test replaces
 
 
 def scrub(**env: str) -> tuple[dict[str, str], list[str]]:
@@ -190,15 +192,16 @@ _KINDS = {
 
 
 def _daemon_sources() -> Iterator[Path]:
-    """The Go files of tailscale.com that are linked into tailscaled, from the module cache; nothing is downloaded."""
+    """The Go files of tailscale.com that are linked into tailscaled; nothing is downloaded."""
     go = shutil.which("go")
     if go is None or not (LAB / "go.mod").exists():
         pytest.skip("no Go toolchain on PATH")
-    form = '{{if .Module}}{{if eq .Module.Path "tailscale.com"}}{{$d := .Dir}}{{range .GoFiles}}{{$d}}/{{.}}\n{{end}}{{end}}{{end}}'
+    files = "{{$dir := .Dir}}{{range .GoFiles}}{{$dir}}/{{.}} {{end}}"
+    form = f'{{{{if .Module}}}}{{{{if eq .Module.Path "tailscale.com"}}}}{files}{{{{end}}}}{{{{end}}}}'
     listed = subprocess.run(
         [go, "list", "-deps", "-f", form, "tailscale.com/cmd/tailscaled"],
         cwd=LAB,
-        env={**os.environ, "GOFLAGS": "-mod=readonly", "GOPROXY": "off", "GOTOOLCHAIN": "local"},
+        env={**OUTSIDE, "GOFLAGS": "-mod=readonly", "GOPROXY": "off", "GOTOOLCHAIN": "local"},
         capture_output=True,
         text=True,
         check=False,
@@ -208,9 +211,43 @@ def _daemon_sources() -> Iterator[Path]:
     yield from map(Path, listed.stdout.split())
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TS_DEBUG_NETLINK", "true"),
+        ("TS_DEBUG_NETLINK", "t"),
+        ("TS_DEBUG_NETLINK", "yes"),
+        ("TS_DEBUG_NETLINK", "TrUe"),
+        ("TS_DEBUG_NETLINK", " 1"),
+        ("TS_LOG_VERBOSITY", "+1"),
+        ("TS_LOG_VERBOSITY", "-1"),
+        ("TS_LOG_VERBOSITY", "0x1"),
+        ("TS_LOG_VERBOSITY", "1_0"),
+        ("TS_LOG_VERBOSITY", "9223372036854775807"),
+        ("TS_LOG_VERBOSITY", "9223372036854775808"),
+        ("TS_LOG_VERBOSITY", "\u0661"),
+        ("TS_DISCO_PONG_IPV4_DELAY", "-1.5s"),
+        ("TS_DISCO_PONG_IPV4_DELAY", "1h2m3.s"),
+        ("TS_DISCO_PONG_IPV4_DELAY", ".5\u00b5s"),
+        ("TS_DISCO_PONG_IPV4_DELAY", "0"),
+        ("TS_DISCO_PONG_IPV4_DELAY", "5"),
+        ("TS_DISCO_PONG_IPV4_DELAY", ".s"),
+        ("TS_DISCO_PONG_IPV4_DELAY", "1d"),
+        ("TS_DISCO_PONG_IPV4_DELAY", "2562047h"),
+        ("TS_DISCO_PONG_IPV4_DELAY", "2562048h"),
+    ],
+)
+def test_the_real_daemon_dies_of_what_is_named_and_of_nothing_else(lab: Binaries, name: str, value: str) -> None:
+    """Our reading of booleans, numbers and durations is that of the real tailscaled."""
+    ended = subprocess.run(
+        [lab.tailscaled, "--version"], env={name: value}, capture_output=True, timeout=30, check=False
+    )
+    assert (ended.returncode != 0) == bool(scrub(**{name: value})[1])
+
+
 @pytest.mark.lab
 def test_the_knobs_are_those_of_tailscales_source() -> None:
-    """Every environment knob that tailscaled reads as a boolean, number or duration is in our table, and no other."""
+    """Each knob that tailscaled reads as a boolean, number or duration is in our table, and no other."""
     found = {
         (name, kind)
         for path in _daemon_sources()

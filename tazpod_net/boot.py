@@ -99,6 +99,7 @@ class Boot:
             else:
                 self.engine.feed(Adopted(time.monotonic(), self.survivor, started))
                 return
+        self.daemon.begin_anew()
         self.engine.feed(WantUp(time.monotonic()))
 
     def close(self) -> None:

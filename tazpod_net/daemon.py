@@ -137,6 +137,10 @@ class HomeDaemon:
             if e.foreign:
                 raise
 
+    def begin_anew(self) -> None:
+        """A start by a person: restarts count from here; how the last run ended is still worth knowing."""
+        self.facts = msgspec.structs.replace(self.facts, restarts=0)
+
     # --- starting -----------------------------------------------------------------------------------------------
 
     def spawn(self, at: float, *, avoid_tun: bool) -> Spawned | SpawnFailed:

@@ -32,17 +32,12 @@ class RotatingLog:
 
     def recover(self, checkpoint: Checkpoint | None) -> None:
         """Opens the file and cuts it back to what the checkpoint covers (`core.logbook.size_to_keep`)."""
-        fd = self._create_or_open()
-        try:
-            found = os.fstat(fd)
-            rotated = _inodes(self._old_files())
-            keep = size_to_keep(checkpoint, found.st_ino, found.st_size, rotated)
-            if keep < found.st_size:
-                os.ftruncate(fd, keep)
-        except OSError:
-            os.close(fd)
-            raise
-        self._take(fd)
+        self._fd = self._create_or_open()
+        found = os.fstat(self._fd)
+        keep = size_to_keep(checkpoint, found.st_ino, found.st_size, _inodes(self._old_files()))
+        if keep < found.st_size:
+            os.ftruncate(self._fd, keep)
+        self._take(self._fd)
 
     def settle(self) -> None:
         """Makes `size` true again, and opens the file if it is not the one at `path`."""

@@ -334,6 +334,7 @@ class Spool:
         if self.blind:
             self._watch_spools()
         self._bound_backlog(_BACKLOG)
+        crowded = len(self._spools) > SLOTS
         moved = 0
         for spool in self._spools[:SLOTS]:
             while moved < limit and (count := self._move(spool)):
@@ -341,7 +342,9 @@ class Spool:
             if moved >= limit:
                 return True
             self._retire(spool)
-        return self._make_room_for_new_spools()
+        if crowded:
+            self._make_room_for_new_spools()
+        return crowded
 
     def _move(self, spool: "_SpoolFile", *, final: bool = False) -> int:
         """One batch: write all, checkpoint, give space back. Returns the bytes of the spool that are done with."""
@@ -435,12 +438,10 @@ class Spool:
         self._save()
         self._put_run(msgspec.structs.replace(find_run(self._runs, spool.seq), ended=True))
 
-    def _make_room_for_new_spools(self) -> bool:
+    def _make_room_for_new_spools(self) -> None:
         """More spools than the checkpoint holds: the oldest is only held by stray children of a dead daemon."""
-        if len(self._spools) <= SLOTS:
-            return False
-        self._retire(self._spools[0], forced=True)
-        return True
+        if len(self._spools) > SLOTS:
+            self._retire(self._spools[0], forced=True)
 
     # -- backlog
 

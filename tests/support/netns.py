@@ -36,7 +36,9 @@ overlay() {
 mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir -p /run/lock /run/tailscale
 [ -L /var/run ] || mount --bind /run /var/run
+overlay /etc
 for directory in $OVERLAYS; do overlay "$directory"; done
+grep -q '^overlay /etc overlay ' /proc/self/mounts
 rm -f /etc/resolv.conf
 printf '%s' "$RESOLV_CONF" >/etc/resolv.conf
 cp /etc/resolv.conf /run/resolv.conf.bound
@@ -144,14 +146,14 @@ class Namespace(Place):
         *,
         tun: bool = True,
         resolv_conf: str = "nameserver 127.0.0.1\n",
-        overlays: Sequence[str] = ("/etc", "/var/lib"),
+        overlays: Sequence[str] = ("/var/lib",),
     ) -> None:
-        """Directories in `overlays` can be written inside without any change outside.
+        """Directories in `overlays`, and always `/etc`, can be written inside without any change outside.
 
         The default resolver answers nothing and refuses at once.
         """
         settings = {
-            "OVERLAYS": " ".join(d for d in overlays if is_overlayable(d)),
+            "OVERLAYS": " ".join(d for d in overlays if d != "/etc" and is_overlayable(d)),
             "RESOLV_CONF": resolv_conf,
             "TUN": "yes" if tun else "no",
             "PYTHON": sys.executable,

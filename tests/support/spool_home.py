@@ -15,16 +15,24 @@ class SpoolHome:
     def __init__(self, root: str | Path) -> None:
         self.state = os.path.join(root, "state")
         self.log = os.path.join(root, "logs", "tailscaled.log")
+        self._made: list[Spool] = []
         os.makedirs(self.state, exist_ok=True)
 
     def spool(self, **changes: Any) -> Spool:
         """A spool with 1 MB of log in 1000 old files, unless changed."""
         settings: dict[str, Any] = {"max_bytes": 1_000_000, "files": 1000, "rules": LineRules(), **changes}
-        return Spool(self.state, self.log, **settings)
+        self._made.append(Spool(self.state, self.log, **settings))
+        return self._made[-1]
+
+    def close(self) -> None:
+        """Closes every spool that was made, as the end of their processes would."""
+        for spool in self._made:
+            spool.close()
+        self._made.clear()
 
     def log_files(self) -> list[str]:
         """Paths of the log's files, oldest first."""
-        old = glob.glob(self.log + ".*")
+        old = [path for path in glob.glob(self.log + ".*") if path.rpartition(".")[2].isdecimal()]
         old.sort(key=lambda path: -int(path.rpartition(".")[2]))
         return [*old, *glob.glob(self.log)]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tazpod_net import rotating
+from tazpod_net import linux, rotating
 from tazpod_net.adapters import spool
 
 _CHANGES = ("ftruncate", "makedirs", "open", "pwrite", "rename", "replace", "unlink", "write")
@@ -25,7 +25,7 @@ class Steps:
         self.halfway = False
         patch.setattr(spool, "os", self)
         patch.setattr(rotating, "os", self)
-        patch.setattr(spool, "punch_hole", self._stepped("punch", spool.punch_hole))
+        patch.setattr(spool, "punch_hole", self._stepped("punch", linux.punch_hole))
 
     def arm(self, last: int, *, halfway: bool = False) -> None:
         """Starts counting again; step `last` (from 0) will be the crash."""

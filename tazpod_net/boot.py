@@ -114,7 +114,7 @@ class Boot:
 
     def identity(self) -> IdentityPart:
         """Where the node's key lies."""
-        return identity_of(self.loaded.config)
+        return identity_of(self.loaded.config, self.layout)
 
     def hostname(self) -> str:
         """The name to ask for: chosen once, kept in the home."""
@@ -207,13 +207,14 @@ def wanted_settings(config: Config, user: str, hostname: str) -> Wanted:
     )
 
 
-def identity_of(config: Config) -> IdentityPart:
+def identity_of(config: Config, layout: Layout) -> IdentityPart:
     """Where the identity is kept, and on what kind of storage."""
     kind = files.mount_of(config.daemon.state_dir)
     store = "tmpfs" if kind[1] in {"tmpfs", "ramfs"} else "mount"
     if kind == files.mount_of("/") and kind[1] in {"overlay", "aufs", "fuse-overlayfs"}:
         store = "container layer"
-    return IdentityPart(kind=config.daemon.state, path=config.daemon.state_dir, store=store)
+    where = config.daemon.state_dir
+    return IdentityPart(kind=config.daemon.state, path=layout.home if where == layout.state else where, store=store)
 
 
 def user_name(env: Mapping[str, str]) -> str:

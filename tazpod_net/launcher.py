@@ -12,6 +12,7 @@ import sys
 from tazpod_net import home as homes
 
 ANSWER_WITHIN = 1.0  # seconds to the first byte: connect() succeeds on a stopped process too
+START_WITHIN = 15.0  # the same for `up`: the supervisor may just be starting, on a busy machine
 AGAIN = 75  # the supervisor is ending: the full command line waits and starts the next
 _HOT = {
     ("status",): (b"status", b"text"),
@@ -62,7 +63,7 @@ def _hot(argv: list[str]) -> int | None:
     request = b'{"op":"%b","as":"%b","colour":%b}\n' % (op, kind, b"true" if colour else b"false")
     if op == b"up" and os.isatty(0) and os.isatty(2):
         return None  # a person may have to be asked: the full command line knows how
-    return converse(connection, request)
+    return converse(connection, request, START_WITHIN if op == b"up" else ANSWER_WITHIN)
 
 
 def _split_home(argv: list[str]) -> tuple[str | None, list[str]]:

@@ -243,8 +243,13 @@ class Service:
         session = self.supervisor.session
         session.allowed = request.login
         session.logged_out = False
-        session.interactive = session.interactive or request.interactive
+        session.interactive = session.interactive or self._interactive(request)
         session.reconsider()
+
+    def _interactive(self, request: Request) -> bool:
+        """Whether to ask for a URL: as configured, else if there is a person on a terminal."""
+        configured = self.supervisor.session.plan.interactive
+        return request.interactive if configured is None else configured
 
     def _name_differences(self, request: Request, client: Client) -> None:
         facts = self.supervisor.daemon.facts
@@ -359,7 +364,7 @@ class Service:
         if request.auth_key is not None:
             self.actions.give_key(request.auth_key)
         session.allowed, session.logged_out = True, False
-        session.interactive = request.interactive
+        session.interactive = self._interactive(request)
         self.actions.clear_stopped()
         session.reconsider()
         return await self._login_ends(request, client)

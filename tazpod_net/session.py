@@ -30,6 +30,7 @@ class Plan(msgspec.Struct, frozen=True):
     settings: Wanted = Wanted()
     timeout: float = 30.0
     hint: str | None = None
+    interactive: bool | None = None  # login.interactive; None: whoever asks knows whether there is a person
     key_may_appear: bool = False  # a key file is configured
 
 

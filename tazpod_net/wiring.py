@@ -19,7 +19,7 @@ import time  # noqa: E402
 import msgspec  # noqa: E402
 
 from tazpod_net import __version__, config  # noqa: E402
-from tazpod_net.adapters import environ, files, oneshot, resolver, sockets  # noqa: E402
+from tazpod_net.adapters import files, oneshot, resolver, sockets  # noqa: E402
 from tazpod_net.adapters.localapi import LocalApi  # noqa: E402
 from tazpod_net.adapters.ownlog import OwnLog  # noqa: E402
 from tazpod_net.adapters.store import StatusStore  # noqa: E402
@@ -31,14 +31,12 @@ from tazpod_net.service import Actions, Service  # noqa: E402
 from tazpod_net.session import Hooks, Plan, Session  # noqa: E402
 from tazpod_net.supervisor import Self, Supervisor  # noqa: E402
 
-SECRETS = ("TS_AUTHKEY", "TS_AUTH_KEY", "TS_CLIENT_SECRET", "TS_ID_TOKEN", "TAZPOD_NET_LOGIN_AUTH_KEY")
 _LATER = 1.5  # seconds after the start for what nobody waits for: own log, binary version, full probe
 _LIVE_KEYS = ("login.", "settings.", "restart.", "stop.", "log.", "dns.", "doctor.", "http.", "serve.")
 
 
 def serve(boot: Boot) -> int:
     """Runs the supervisor to its end; returns its exit code."""
-    environ.forget(SECRETS)
     running = Running(boot)
     try:
         asyncio.run(running.main())
@@ -117,6 +115,7 @@ class Running:
             settings=self.boot.wanted(),
             timeout=login.timeout_s,
             hint=login.hint or None,
+            interactive=None if login.interactive == "auto" else login.interactive,
             key_may_appear=bool(login.auth_key_file),
         )
 

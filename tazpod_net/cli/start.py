@@ -12,7 +12,7 @@ import sys
 import time
 
 from tazpod_net import config
-from tazpod_net.adapters import files
+from tazpod_net.adapters import environ, files
 from tazpod_net.boot import Boot, Launch, user_name
 from tazpod_net.cli import client
 from tazpod_net.cli.main import complain, home_of
@@ -20,6 +20,7 @@ from tazpod_net.core.protocol import Request
 from tazpod_net.errors import EXIT_FAILED, TazpodNetError
 from tazpod_net.home import Layout
 
+SECRETS = ("TS_AUTHKEY", "TS_AUTH_KEY", "TS_CLIENT_SECRET", "TS_ID_TOKEN", "TAZPOD_NET_LOGIN_AUTH_KEY")
 _ATTEMPTS = 50  # times that the lock was free for a moment and somebody else took it
 
 
@@ -167,6 +168,7 @@ def _own_fds(boot: Boot) -> None:
 
 def run_supervisor(boot: Boot) -> int:
     """The daemon first, then the heavy imports, then the loop."""
+    environ.forget(SECRETS)
     boot.ignite()
     from tazpod_net.wiring import serve  # noqa: PLC0415 - asyncio costs 50 ms that the daemon uses to start
 

@@ -10,6 +10,9 @@ def blocked(status: Status) -> tuple[str, str] | None:
         because = next((n.text for n in status.notes if n.code == "because"), "")
         problem = "tailnet did not start: " + status.summary.partition(": ")[2]
         return problem + (f" ({because})" if because and because not in problem else ""), _next(status)
+    broken = next((h.text for h in status.backend.health if h.code == "state-store-health"), None)
+    if broken is not None:
+        return f"the node's state cannot be used ({broken})", "tazpod-net logs"
     code = status.backend.login_code
     if not status.live or code not in ONLY_A_PERSON:
         return None

@@ -55,10 +55,10 @@ def _hot(argv: list[str]) -> int | None:
     if form is None:
         return None
     home = homes.resolve(option, os.environ, os.geteuid())
-    connection = connect(home)
+    op, kind = form
+    connection = connect(home) if op == b"status" else await_starter(home)
     if connection is None:
         return None
-    op, kind = form
     colour = kind == b"text" and os.isatty(1) and "NO_COLOR" not in os.environ
     request = b'{"op":"%b","as":"%b","colour":%b}\n' % (op, kind, b"true" if colour else b"false")
     if op == b"up" and os.isatty(0) and os.isatty(2):
@@ -92,6 +92,38 @@ def connect(home: str) -> "_socket.socket | None":
         else:
             return connection
     return None
+
+
+def await_starter(home: str, seconds: float = START_WITHIN) -> "_socket.socket | None":
+    """A connection; while somebody holds the lock and does not listen yet, waits for it. None: nobody does.
+
+    200 shells that start at once on 2 cores are the case: one of them works, and the others must not cost.
+    """
+    import fcntl  # noqa: PLC0415 - only `up` needs them; both are small
+    import time  # noqa: PLC0415
+
+    deadline = time.monotonic() + seconds
+    pause = 0.01
+    while True:
+        connection = connect(home)
+        if connection is not None:
+            return connection
+        try:
+            fd = os.open(os.path.join(home, "state", "supervisor.lock"), os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pass
+        else:
+            return None
+        finally:
+            os.close(fd)
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
 
 
 def converse(connection: "_socket.socket", request: bytes, patience: float = ANSWER_WITHIN) -> int | None:

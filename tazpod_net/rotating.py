@@ -85,14 +85,15 @@ class RotatingLog:
         Each step can be the last one: files are moved only up to the first gap, which a crash in the middle of an
         earlier rotation may have left.
         """
-        names = [self.path, *(f"{self.path}.{number}" for number in range(1, files + 1))]
-        gap = next((number for number in range(1, files) if not os.path.lexists(names[number])), files)
+        gap = 1
+        while gap < files and os.path.lexists(self._numbered(gap)):
+            gap += 1
         with suppress(FileNotFoundError):  # somebody else took it away at the same moment
-            for number in range(gap, 0, -1):
-                os.replace(names[number - 1], names[number])
+            for number in range(min(gap, files), 0, -1):
+                os.replace(self._numbered(number - 1), self._numbered(number))
             if not files:
                 os.unlink(self.path)
-        left = _inodes(names[1:])
+        left = _inodes(self._old_files())
         self.close()
         self._take(self._create_or_open())
         return left
@@ -143,6 +144,9 @@ class RotatingLog:
         """Takes `size` as it is; what is in the file was written by others or by an earlier supervisor."""
         self.size = self.end = size
         self._needs_newline = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
+
+    def _numbered(self, number: int) -> str:
+        return f"{self.path}.{number}" if number else self.path
 
     def _old_files(self) -> list[str]:
         directory, name = os.path.split(self.path)

@@ -98,8 +98,6 @@ class Supervisor:
             self._loop.add_signal_handler(number, handler)
         self._loop.add_reader(self.log.watch_fd(), self._log_news)
         self._watch_exit()
-        if self.machine.pid is not None:
-            self.session.attach(self.machine.pid)
         self._arm()
         self.changed()
         self._log_news()

@@ -4,7 +4,7 @@
 
 reads one JSON object from stdin and prints one `core.tun.Full` as JSON. Exit code 0: answered; 1: ended by SIGTERM,
 tidied up; 2: the request is wrong. It ends itself after 10 s. Owns the scratch objects: device `tzp<pid>`, address
-192.0.0.8 and one ip rule. Must not judge (core.tun does), nor touch anything of Tailscale's.
+169.254.255.8 and one ip rule. Must not judge (core.tun does), nor touch anything of Tailscale's.
 
 pyroute2's TUN device is persistent: a probe that is killed in between leaves it. So each probe first listens on an
 abstract unix socket named after its device, which dies with the process and is seen by everyone in this network
@@ -30,8 +30,9 @@ from tazpod_net.core.tun import Full, Holder, Step, StepName
 
 _LIFETIME_S = 10
 _SCRATCH = re.compile(r"tzp[0-9]{1,8}")
-# The IPv4 dummy address of RFC 7600: nobody's, and never a destination.
-_ADDRESS = "192.0.0.8"
+# Reserved (RFC 3927, 2.1) and link-local: a running tailscaled does not count it as a change of the network
+# (net/netmon/netmon.go, filterRoutableIPs). With 192.0.0.8 each probe made it rebind its sockets: 11 of 15 against 0.
+_ADDRESS = "169.254.255.8"
 _SCOPE_HOST = 254  # never chosen as the source of other traffic, `man 7 rtnetlink`
 _RULE_PRIORITY = 31000  # after Tailscale's 5210-5270, before main (32766)
 _TABLE_MAIN = 254
@@ -92,9 +93,7 @@ def diagnose(interface: str, is_stopped: Callable[[], bool] = lambda: False) -> 
 # --- the steps
 
 
-def _try_steps(
-    netlink: IPRoute, name: str, is_stopped: Callable[[], bool]
-) -> tuple[tuple[Step, ...], tuple[str, ...]]:
+def _try_steps(netlink: IPRoute, name: str, is_stopped: Callable[[], bool]) -> tuple[tuple[Step, ...], tuple[str, ...]]:
     """Steps up to the first that fails for good, and what could not be removed.
 
     The rule comes first: where netlink may not write, no device is made that netlink could not remove.

@@ -102,21 +102,6 @@ def _lock_is_free(layout: Layout) -> None:
     lock.release()
 
 
-def wait_for_answer(layout: Layout, seconds: float) -> bool:
-    """Waits until a supervisor listens or the home is free again; False if neither happens."""
-    try:
-        for attempt in again(seconds):
-            with attempt:
-                connection = launcher.connect(layout.home)
-                if connection is not None:
-                    connection.close()
-                else:
-                    _lock_is_free(layout)
-    except NotYet:
-        return False
-    return True
-
-
 def kill_holder(layout: Layout, pid: int) -> None:
     """SIGKILL to the supervisor that signed the lock; its daemon lives on."""
     if holder(layout) != pid:

@@ -479,9 +479,7 @@ def _full_findings(facts: Facts, full: Full) -> Iterable[Finding]:
         yield Finding("kept", ok=False, text=f"not removed: {', '.join(full.kept)}", fix="ip link del, ip rule del")
     if (full.rules or full.routes) and foreign_sentence(facts) is None and facts.name_state != "ours":
         found = f"{len(full.rules)} ip rules (5210-5270) and {full.routes} routes in table 52"
-        yield Finding(
-            "left-overs", ok=None, text=f"{found} of an earlier tailscaled: harmless without its interface"
-        )
+        yield Finding("left-overs", ok=None, text=f"{found} of an earlier tailscaled: harmless without its interface")
 
 
 _STEP_TEXTS: dict[StepName, str] = {

@@ -150,7 +150,7 @@ def test_left_overs_of_a_killed_probe_are_swept_by_the_next() -> None:
 child, name = stopped_probe()
 child.kill()
 child.wait()
-assert scratch() == ([name], [name], ["192.0.0.8"]), scratch()
+assert scratch() == ([name], [name], ["169.254.255.8"]), scratch()
 full = probe()
 assert full.swept == (name,), full
 assert scratch() == ([], [], []), scratch()
@@ -165,8 +165,8 @@ def test_a_rule_alone_is_swept_too() -> None:
     program = """
 from pyroute2 import IPRoute
 with IPRoute() as netlink:
-    netlink.rule("add", priority=31000, src="192.0.0.8", src_len=32, iifname="tzp4000000", table=254)
-    netlink.rule("add", priority=31001, src="192.0.0.8", src_len=32, iifname="tzp4000000", table=254)
+    netlink.rule("add", priority=31000, src="169.254.255.8", src_len=32, iifname="tzp4000000", table=254)
+    netlink.rule("add", priority=31001, src="169.254.255.8", src_len=32, iifname="tzp4000000", table=254)
 full = probe()
 assert scratch() == ([], ["tzp4000000"], []), "the rule of another priority is somebody else's"
 answer(full)
@@ -180,7 +180,7 @@ def test_a_living_probe_is_not_swept_and_tidies_up_on_sigterm() -> None:
     program = """
 child, name = stopped_probe()
 full = probe()
-assert scratch() == ([name], [name], ["192.0.0.8"]), scratch()
+assert scratch() == ([name], [name], ["169.254.255.8"]), scratch()
 child.terminate()
 assert child.stdout.read() == b""
 assert child.wait() == 1

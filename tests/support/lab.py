@@ -47,7 +47,7 @@ class Binaries(NamedTuple):
 def binaries() -> Binaries:
     """The lab's programs, built now if need be; `TAZPOD_LAB_BIN` names a directory that has them already.
 
-    Raises tests.lab.build.BuildError.
+    Raises tests.support.progress.SetupError.
     """
     given = os.environ.get("TAZPOD_LAB_BIN")
     directory = Path(given) if given else build.ensure()

@@ -101,6 +101,7 @@ class Output:
         self.lines: list[str] = []
         self._fd = fd
         self._rest = b""
+        self._is_closed = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(fd, selectors.EVENT_READ)
 
@@ -138,7 +139,10 @@ class Output:
         return bool(data)
 
     def close(self) -> None:
-        """Ends the command if it still runs."""
+        """Ends the command if it still runs. Twice is allowed."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._selector.close()
         self.process.kill()
         self.process.wait()
@@ -412,8 +416,7 @@ class Product:
     def close(self) -> None:
         """Stops in order what can be stopped so, kills the rest, removes the files."""
         for output in self._outputs:
-            with contextlib.suppress(OSError):
-                output.close()
+            output.close()
         if self.processes():
             with contextlib.suppress(AssertionError):
                 self.run("down", "--timeout", "5", timeout=15)

@@ -128,7 +128,7 @@ def difference(log: bytes, last: int) -> str | None:
     for piece in expected(last):
         found = log[start : start + len(piece)]
         if found != piece:
-            same = len(os.path.commonprefix([found.decode(), piece.decode()]))
+            same = next((i for i, pair in enumerate(zip(found, piece, strict=False)) if pair[0] != pair[1]), len(found))
             return f"at byte {start + same}: {found[same - 40 : same + 40]!r} for {piece[same - 40 : same + 40]!r}"
         start += len(piece)
     return None if start == len(log) else f"{len(log) - start} bytes too many"

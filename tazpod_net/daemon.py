@@ -339,7 +339,7 @@ class HomeDaemon:
         seen = quick(self.config.daemon.interface, interface_is_ours=self.facts.mode == "tun")
         facts = with_full(seen, msgspec.json.decode(answer, type=Full))
         verdict = judge(facts)
-        if verdict.foreign is not None:
+        if verdict.foreign is not None or verdict.cause == "busy":
             return  # what others do here changes by itself: never remembered
         kept = {"fingerprint": fingerprint(facts), **msgspec.structs.asdict(verdict)}
         with contextlib.suppress(OSError):

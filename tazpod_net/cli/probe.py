@@ -12,7 +12,9 @@ from rich.table import Table
 
 from tazpod_net import config
 from tazpod_net.adapters.quickprobe import quick
+from tazpod_net.adapters.process import argv_of
 from tazpod_net.cli.main import home_of
+from tazpod_net.core.argv import read_argv
 from tazpod_net.core.tun import Choice, Facts, Full, Verdict, choose_mode, findings, judge, with_full
 from tazpod_net.daemon import read_record
 from tazpod_net.errors import EXIT_FAILED, EXIT_OK
@@ -26,7 +28,8 @@ def probe(arguments: argparse.Namespace) -> int:
     layout = Layout(home_of(arguments))
     loaded = config.load(home=layout.home, env=os.environ, config_file=arguments.config)
     daemon = loaded.config.daemon
-    ours = read_record(layout.daemon_record).fits()
+    record = read_record(layout.daemon_record)
+    ours = record.fits() and read_argv(argv_of(record.pid)).mode == "tun"
     facts = quick(daemon.interface, interface_is_ours=ours)
     full = _full(daemon.interface)
     facts = facts if full is None else with_full(facts, full)

@@ -242,8 +242,7 @@ class Supervisor:
             reason=cause.reason,
             log_tail=tail,
         )
-        if not asked:  # an end that somebody asked for is no news, and must not hide the last one that was
-            self.daemon.remember(restarts=self.daemon.facts.restarts, last_exit=last)
+        self.daemon.remember(restarts=self.daemon.facts.restarts, last_exit=last)
         self._event("tailscaled ended", cause.reason, pid=pid)
         self.session.detach()
         self.feed(

@@ -157,8 +157,13 @@ class Running:
             self.supervisor.changed()
 
     async def _full_probe(self) -> None:
-        """The diagnosis through netlink beside a cold start; what it says is remembered for the next one."""
-        if self.boot.survivor is not None or self.loaded.config.daemon.mode == "userspace":
+        """The diagnosis through netlink after a "no"; what it says is remembered for the next start.
+
+        Not after a "yes": the daemon in TUN mode is the proof, and a scratch device that comes and goes beside it is a
+        change of links, for which every tailscaled of this network namespace drops its control connection.
+        """
+        facts = self.boot.daemon.facts
+        if facts.adopted or facts.mode == "tun" or self.loaded.config.daemon.mode == "userspace":
             return
         argv = [oneshot.python(), "-m", "tazpod_net.adapters.fullprobe"]
         question = msgspec.json.encode({"interface": self.loaded.config.daemon.interface})

@@ -1,10 +1,12 @@
 """The supervisor's own log: JSON lines by structlog, rotated like the daemon's. The only place that configures it.
 
-structlog is imported when the log is opened, after the daemon has been spawned (40 ms); what happened before waits
-in a list. It is told that rich does not exist: its console renderer would load it (9 MB) and is never used here.
+structlog is imported when the log is opened, after the daemon has been spawned (40 ms); what happens before is written
+in the same form by hand, so that a supervisor that is killed at once leaves its lines too. It is told that rich does
+not exist (`wiring`): its console renderer would load it (9 MB) and is never used here.
 """
 
 import contextlib
+import json
 import os
 import time
 from typing import Any
@@ -55,18 +57,18 @@ class OwnLog:
 
     def __init__(self, path: str, *, max_bytes: int, files: int) -> None:
         self.file = _File(path, max_bytes, files)
-        self._early: list[tuple[float, str, dict[str, Any]]] = []
         self._logger: Any = None
 
     def event(self, what: str, **fields: object) -> None:
-        """One line; kept back until `open`."""
+        """One line."""
+        line = {"at": rfc3339(time.time()), "supervisor": os.getpid(), **fields}
         if self._logger is None:
-            self._early.append((time.time(), what, fields))
+            self.file.msg(json.dumps({**line, "event": what}, default=str))
         else:
-            self._logger.info(what, at=rfc3339(time.time()), pid_self=os.getpid(), **fields)
+            self._logger.info(what, **line)
 
     def open(self) -> None:
-        """Loads structlog and writes what was kept back."""
+        """Loads structlog."""
         if self._logger is not None:
             return
         import structlog  # noqa: PLC0415 - see the module's docstring
@@ -80,6 +82,3 @@ class OwnLog:
             wrapper_class=structlog.BoundLogger,
             cache_logger_on_first_use=True,
         )
-        early, self._early = self._early, []
-        for at, what, fields in early:
-            self._logger.info(what, at=rfc3339(at), pid_self=os.getpid(), **fields)

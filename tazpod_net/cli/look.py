@@ -5,6 +5,8 @@ import os
 import sys
 import time
 
+import msgspec
+
 from tazpod_net import __version__
 from tazpod_net.adapters import process
 from tazpod_net.boot import read_mark
@@ -29,6 +31,8 @@ from tazpod_net.daemon import read_record
 from tazpod_net.errors import EXIT_NOT_RUNNING
 from tazpod_net.home import Layout, socket_dirs, start_ticks
 
+APPEAR_EVERY = 0.2  # seconds between looks for a supervisor, only while somebody watches and there is none
+
 
 def status(arguments: argparse.Namespace) -> int:
     """How it is; exit 0 if the condition holds, 1 if not, 3 without a supervisor."""
@@ -40,9 +44,11 @@ def status(arguments: argparse.Namespace) -> int:
         condition=arguments.condition,
         watch=arguments.watch,
     )
+    if arguments.watch:
+        return _watch(layout, request)
     hung: client.HungError | None = None
     try:
-        code = _watch(layout, request) if arguments.watch else client.ask(layout, request, client.STATUS_PATIENCE)
+        code = client.ask(layout, request, client.STATUS_PATIENCE)
     except client.HungError as e:
         hung, code = e, None
     if code is not None:
@@ -55,12 +61,35 @@ def _colour() -> bool:
     return os.isatty(1) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
-def _watch(layout: Layout, request: Request) -> int | None:
+def _watch(layout: Layout, request: Request) -> int:
+    """Until Ctrl-C or the reader's end: through the end of this supervisor, and into the life of the next."""
     if os.isatty(1) and request.as_ == "text":
         from tazpod_net.cli import live  # noqa: PLC0415 - loads rich
 
-        return live.watch(layout, request)
-    return client.ask(layout, request, client.STATUS_PATIENCE)
+        return live.watch(layout, request, lambda: offline(layout))
+    shown: Status | None = None
+    while True:
+        hung: client.HungError | None = None
+        try:
+            if client.ask(layout, request, client.STATUS_PATIENCE) is not None:
+                shown = None
+        except client.HungError as e:
+            hung = e
+        except KeyboardInterrupt:
+            return 0
+        found = offline(layout, hung)
+        if shown is None or _steady(found) != _steady(shown):
+            _print(found, request)
+            sys.stdout.flush()
+            shown = found
+        try:
+            time.sleep(APPEAR_EVERY)
+        except KeyboardInterrupt:
+            return 0
+
+
+def _steady(found: Status) -> Status:
+    return msgspec.structs.replace(found, checked_at="")
 
 
 def _print(found: Status, request: Request) -> None:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tazpod_net import config
-from tazpod_net.adapters.quickprobe import quick
 from tazpod_net.adapters.process import argv_of
+from tazpod_net.adapters.quickprobe import quick
 from tazpod_net.cli.main import home_of
 from tazpod_net.core.argv import read_argv
 from tazpod_net.core.tun import Choice, Facts, Full, Verdict, choose_mode, findings, judge, with_full
@@ -29,10 +29,11 @@ def probe(arguments: argparse.Namespace) -> int:
     loaded = config.load(home=layout.home, env=os.environ, config_file=arguments.config)
     daemon = loaded.config.daemon
     record = read_record(layout.daemon_record)
-    ours = record.fits() and read_argv(argv_of(record.pid)).mode == "tun"
-    facts = quick(daemon.interface, interface_is_ours=ours)
-    full = _full(daemon.interface)
-    facts = facts if full is None else with_full(facts, full)
+    alive = record.fits()
+    facts = quick(daemon.interface, interface_is_ours=alive and read_argv(argv_of(record.pid)).mode == "tun")
+    if not (alive and judge(facts).possible):  # a scratch device would cut the living daemon's connections
+        full = _full(daemon.interface)
+        facts = facts if full is None else with_full(facts, full)
     verdict = judge(facts)
     choice = choose_mode(daemon.mode, verdict)
     if arguments.json:

@@ -37,6 +37,7 @@ class SpawnFailed(Event, frozen=True):
     reason: str
     permanent: bool = False
     jitter: float = 0.5
+    fix: str = ""  # what a person can do about it
 
 
 class Adopted(Event, frozen=True):
@@ -60,6 +61,7 @@ class Exited(Event, frozen=True):
     tun_failed: bool = False
     permanent: bool = False
     jitter: float = 0.5
+    fix: str = ""
 
 
 class Tick(Event, frozen=True):

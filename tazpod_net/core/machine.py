@@ -1,7 +1,7 @@
 """The state machine of the daemon: `step(machine, event, policy) -> (machine, effects)`, one total function.
 
 Each event has one function; each of them answers for every state. "Unchanged, no effects" is an answer, not a gap.
-An event about another pid than ours is history and changes nothing.
+An event about another pid than ours is history and changes nothing. The table is in `docs/states.md`.
 """
 
 from typing import assert_never
@@ -25,10 +25,13 @@ from tazpod_net.core.events import (
 )
 from tazpod_net.core.model import Machine, Policy, State
 
+NEVER_ANSWERED = "LocalAPI never answered"
+_KILL_AGAIN = 1.0  # seconds at least between two SIGKILL, whatever the configured grace
+
 Step = tuple[Machine, tuple[Effect, ...]]
 
 
-def step(machine: Machine, event: AnyEvent, policy: Policy) -> Step:
+def step(machine: Machine, event: AnyEvent, policy: Policy) -> Step:  # noqa: C901 - one case for each event
     """What the machine becomes on `event`, and what has to be done. Total: every state answers every event."""
     match event:
         case WantUp():
@@ -71,7 +74,10 @@ def _start(machine: Machine, at: float, policy: Policy, *, avoid_tun: bool = Fal
         deadline=at + policy.start_timeout,
         avoid_tun=avoid_tun,
         again=False,
+        restarts=machine.restarts + machine.died,
+        died=False,
         reason="",
+        fix="",
         **changes,
     )
     return started, (Spawn(avoid_tun=avoid_tun),)
@@ -83,12 +89,21 @@ def _stop(machine: Machine, at: float, policy: Policy, **changes: object) -> Ste
     return stopping, (() if machine.pid is None else (Terminate(machine.pid),))
 
 
+def _rest(machine: Machine, at: float) -> Machine:
+    """Down and unwanted: nothing of what went wrong before is left."""
+    return move(
+        machine, State.DOWN, at, want_up=False, pid=None, failures=0, died=False, again=False, reason="", fix=""
+    )
+
+
 def _want_up(machine: Machine, event: WantUp, policy: Policy) -> Step:
     match machine.state:
         case State.DOWN | State.BACKOFF | State.FATAL:
             return _start(machine, event.at, policy, want_up=True, failures=0)
-        case State.STARTING | State.UP | State.STOPPING:
-            return msgspec.structs.replace(machine, want_up=True), ()
+        case State.STARTING | State.UP:
+            return machine, ()
+        case State.STOPPING:
+            return msgspec.structs.replace(machine, want_up=True, again=True), ()
         case _:
             assert_never(machine.state)
 
@@ -98,19 +113,27 @@ def _want_down(machine: Machine, event: WantDown, policy: Policy) -> Step:
         case State.STARTING | State.UP:
             return _stop(machine, event.at, policy, want_up=False)
         case State.BACKOFF | State.FATAL:
-            return move(machine, State.DOWN, event.at, want_up=False, failures=0, reason=""), ()
-        case State.DOWN | State.STOPPING:
-            return msgspec.structs.replace(machine, want_up=False, again=False), ()
+            return _rest(machine, event.at), ()
+        case State.STOPPING:
+            deadline = _sooner(machine.deadline, event.at + policy.stop_timeout)
+            return msgspec.structs.replace(machine, want_up=False, again=False, deadline=deadline), ()
+        case State.DOWN:
+            return machine, ()
         case _:
             assert_never(machine.state)
+
+
+def _sooner(deadline: float | None, asked: float) -> float:
+    """A stop that is under way gets no longer grace, but a shorter one if it is asked for now."""
+    return asked if deadline is None else min(deadline, asked)
 
 
 def _want_restart(machine: Machine, event: WantRestart, policy: Policy) -> Step:
     match machine.state:
         case State.STARTING | State.UP:
-            return _stop(machine, event.at, policy, want_up=True, again=True, failures=0)
+            return _stop(machine, event.at, policy, again=True)
         case State.STOPPING:
-            return msgspec.structs.replace(machine, want_up=True, again=True, failures=0), ()
+            return msgspec.structs.replace(machine, want_up=True, again=True), ()
         case State.DOWN | State.BACKOFF | State.FATAL:
             return _start(machine, event.at, policy, want_up=True, failures=0)
         case _:
@@ -118,7 +141,7 @@ def _want_restart(machine: Machine, event: WantRestart, policy: Policy) -> Step:
 
 
 def _cured(machine: Machine, event: Cured, policy: Policy) -> Step:
-    if machine.state is State.FATAL and machine.want_up:
+    if machine.state is State.FATAL:
         return _start(machine, event.at, policy, failures=0)
     return machine, ()
 
@@ -163,6 +186,7 @@ def _adopted(machine: Machine, event: Adopted, policy: Policy) -> Step:
         pid=event.pid,
         started=event.started,
         deadline=event.at + policy.start_timeout,
+        avoid_tun=False,
     )
     return adopted, ()
 
@@ -190,28 +214,42 @@ def _exited(machine: Machine, event: Exited, policy: Policy) -> Step:
 def _ended_unasked(machine: Machine, event: Exited, policy: Policy) -> Step:
     if event.tun_failed and machine.state is State.STARTING and policy.auto_mode and not machine.avoid_tun:
         return _start(machine, event.at, policy, avoid_tun=True)
-    if event.at - machine.started >= policy.stable and not event.permanent:
-        return _start(machine, event.at, policy, failures=0, restarts=machine.restarts + 1)
+    if machine.state is State.UP and event.at - machine.started >= policy.stable:
+        machine = msgspec.structs.replace(machine, failures=0)
+        if not event.permanent:
+            return _start(msgspec.structs.replace(machine, died=True), event.at, policy)
     return _failed(machine, event, policy)
 
 
 def _failed(machine: Machine, event: Exited | SpawnFailed, policy: Policy) -> Step:
+    """Backoff, or fatal if time cannot cure it. Our own reason for a stop says more than how it ended."""
     failures = machine.failures + 1
-    reason = machine.reason or event.reason
-    if event.permanent or 0 < policy.give_up_after <= failures:
-        return move(machine, State.FATAL, event.at, pid=None, failures=failures, reason=reason), ()
-    until = event.at + delay(policy, failures, event.jitter)
-    waiting = move(machine, State.BACKOFF, event.at, pid=None, failures=failures, reason=reason, deadline=until)
-    return waiting, ()
+    given_up = 0 < policy.give_up_after <= failures and not event.permanent
+    reason, fix = (machine.reason, "") if machine.reason else (event.reason, event.fix)
+    if given_up:
+        reason = f"gave up after {failures} failures in a row: {reason}"
+    over = given_up or event.permanent
+    ended = move(
+        machine,
+        State.FATAL if over else State.BACKOFF,
+        event.at,
+        pid=None,
+        failures=failures,
+        died=isinstance(event, Exited),
+        reason=reason,
+        fix=fix,
+        deadline=None if over else event.at + delay(policy, failures, event.jitter),
+    )
+    return ended, ()
 
 
 def _ended_while_stopping(machine: Machine, event: Exited | SpawnFailed, policy: Policy) -> Step:
     """Down-then-up while stopping starts at once: a person waits for it. After a start timeout it backs off."""
     if not machine.want_up:
-        return move(machine, State.DOWN, event.at, pid=None, failures=0, again=False, reason=""), ()
-    if machine.reason and not machine.again:
-        return _failed(machine, event, policy)
-    return _start(machine, event.at, policy, failures=0)
+        return _rest(machine, event.at), ()
+    if machine.again:
+        return _start(machine, event.at, policy, failures=0)
+    return _failed(machine, event, policy)
 
 
 def _tick(machine: Machine, event: Tick, policy: Policy) -> Step:
@@ -219,12 +257,12 @@ def _tick(machine: Machine, event: Tick, policy: Policy) -> Step:
         return machine, ()
     match machine.state:
         case State.STARTING:
-            return _stop(machine, event.at, policy, reason="LocalAPI never answered")
+            return _stop(machine, event.at, policy, reason=NEVER_ANSWERED)
         case State.STOPPING:
-            again = msgspec.structs.replace(machine, deadline=event.at + policy.stop_timeout)
-            return again, (() if machine.pid is None else (Kill(machine.pid),))
+            later = msgspec.structs.replace(machine, deadline=event.at + max(policy.stop_timeout, _KILL_AGAIN))
+            return later, (() if machine.pid is None else (Kill(machine.pid),))
         case State.BACKOFF:
-            return _start(machine, event.at, policy, restarts=machine.restarts + 1)
+            return _start(machine, event.at, policy)
         case State.DOWN | State.UP | State.FATAL:
             return msgspec.structs.replace(machine, deadline=None), ()
         case _:

@@ -260,11 +260,15 @@ def _daemon_socket(layout: Layout, config: Config, socket_dir: str) -> str:
     return path
 
 
+def in_container() -> bool:
+    """Whether Docker or podman made this place (their marker files)."""
+    return os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv")
+
+
 def _host_network() -> bool:
     """Whether this is a container in its host's network namespace: then gethostname() may be the host's name.
 
     A container is told by its marker files; its own network namespace by an `eth0` that is a veth end. Without a
     marker this is an ordinary machine, whose name is its own.
     """
-    in_container = os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv")
-    return in_container and not os.path.exists("/sys/class/net/eth0/iflink")
+    return in_container() and not os.path.exists("/sys/class/net/eth0/iflink")

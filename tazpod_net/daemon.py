@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from tazpod_net.adapters import files, netguard, process, resolver
+from tazpod_net.adapters import files, netguard, process, resolver, statefile
 from tazpod_net.adapters.quickprobe import quick
 from tazpod_net.adapters.spool import Spool
 from tazpod_net.core.argv import DaemonPlan, daemon_argv, read_argv
@@ -149,7 +149,7 @@ class HomeDaemon:
         output: int | None = None
         try:
             binary = find_program(self.config.daemon.binary, self.env)
-            check_state(self._state_file())
+            statefile.check(self._state_file())
             choice, took = self._choose(avoid_tun=avoid_tun)
             if choice.mode == "tun":
                 guard = self._take_guard()
@@ -351,32 +351,6 @@ class HomeDaemon:
         return (_program_sign(self.config.daemon.binary, self.env), *(_sign(path) for path in paths))
 
 
-class StateError(TazpodNetError):
-    """The node's identity cannot be read; time does not cure that."""
-
-
-def check_state(path: str) -> None:
-    """Raises StateError for a state file that tailscaled could not use.
-
-    It would run on in memory, not logged in and not saying why (`cmd/tailscaled/tailscaled.go:694-706`). Absent and
-    empty are fine: a new node (`ipn/store/stores.go`).
-    """
-    try:
-        with open(path, "rb") as f:
-            raw = f.read()
-    except FileNotFoundError:
-        return
-    except OSError as e:
-        problem = f"the node's state {path} cannot be read ({(e.strerror or '').lower()})"
-        raise StateError(problem, "give the supervisor's user the right to read it") from e
-    try:
-        found = msgspec.json.decode(raw) if raw.strip() else {}
-    except msgspec.DecodeError:
-        found = None
-    if not isinstance(found, dict):
-        raise StateError(f"the node's state {path} is corrupt", "restore it, or move it away: the node then joins anew")
-
-
 class ModeRefusedError(TazpodNetError):
     """The configured mode cannot be had; `foreign`: because another daemon is there, which time may cure."""
 
@@ -386,7 +360,9 @@ class ModeRefusedError(TazpodNetError):
 
 
 def _is_permanent(error: TazpodNetError) -> bool:
-    return isinstance(error, ProgramError | StateError) or (isinstance(error, ModeRefusedError) and not error.foreign)
+    return isinstance(error, ProgramError | statefile.StateError) or (
+        isinstance(error, ModeRefusedError) and not error.foreign
+    )
 
 
 class ProgramError(TazpodNetError):

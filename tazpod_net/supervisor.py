@@ -21,11 +21,13 @@ from tazpod_net.core.report import Clock, Known, build
 from tazpod_net.core.status import DnsPart, IdentityPart, LastEvent, LastExit, Note, PathsPart, ProxyPart, Status
 from tazpod_net.core.timefmt import rfc3339
 from tazpod_net.engine import Engine
+from tazpod_net.errors import TazpodNetError
 from tazpod_net.ports import Daemon, Log, OwnLog, Store
 from tazpod_net.session import Session
 
 TROUBLE_LINE = "Received error:"  # control or login trouble (`ipn/ipnlocal/local.go:1839`): the bus says nothing
 CURE_EVERY = 2.0  # seconds between looks at what could end a fatal state
+LOGOUT_BUDGET = 5.0  # seconds for the logout of an ephemeral node, at most half of the stop's
 LOG_RETRY = 2.0  # seconds between attempts to write an unwritable log
 
 
@@ -71,6 +73,7 @@ class Supervisor:
         self.looked: Callable[[], str | None] = lambda: None
         self.dns: Callable[[], DnsPart] = DnsPart
         self.notes: tuple[Note, ...] = ()
+        self.ephemeral = False  # an orderly stop logs out
         self.stopped_by: str | None = None
         self.handed_over = False
         self.reload: Callable[[], None] = lambda: None
@@ -85,6 +88,7 @@ class Supervisor:
         self._asked_to_stop: set[int] = set()
         self._published: Status | None = None
         self._publish_due = False
+        self._farewell: asyncio.Task[None] | None = None
         self._log_retry: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         engine.on_step = self._on_step
@@ -149,6 +153,26 @@ class Supervisor:
         if timeout is not None:
             self.engine.policy = msgspec.structs.replace(self.engine.policy, stop_timeout=timeout)
         self._event("stopping", by)
+        if self._must_log_out():
+            assert self._loop is not None
+            self._farewell = self._loop.create_task(self._log_out_then_stop())
+            return
+        self.feed(events.WantDown)
+        if self.machine.state is State.DOWN:
+            self._ended.set()
+
+    def _must_log_out(self) -> bool:
+        """An ephemeral node leaves its tailnet on an orderly stop; a second request to stop does not wait for that."""
+        known = self.session.backend.have_node_key and not self.session.logged_out
+        return self.ephemeral and self._farewell is None and self.session.live and known
+
+    async def _log_out_then_stop(self) -> None:
+        budget = min(LOGOUT_BUDGET, self.engine.policy.stop_timeout / 2)
+        try:
+            await self.session.log_out(budget)
+            self._event("logged out", "ephemeral node, orderly stop")
+        except (OSError, TazpodNetError) as e:
+            self._event("could not log out", str(e) or "no answer in time")
         self.feed(events.WantDown)
         if self.machine.state is State.DOWN:
             self._ended.set()

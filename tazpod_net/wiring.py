@@ -23,7 +23,8 @@ from tazpod_net.adapters import files, oneshot, resolver, sockets  # noqa: E402
 from tazpod_net.adapters.localapi import LocalApi  # noqa: E402
 from tazpod_net.adapters.ownlog import OwnLog  # noqa: E402
 from tazpod_net.adapters.store import StatusStore  # noqa: E402
-from tazpod_net.boot import Boot, line_rules, own_ticks, policy, read_mark, set_mark  # noqa: E402
+from tazpod_net.boot import Boot, in_container, line_rules, own_ticks, policy, read_mark, set_mark  # noqa: E402
+from tazpod_net.core.identity import identity_risk  # noqa: E402
 from tazpod_net.core.status import DnsPart, Note  # noqa: E402
 from tazpod_net.daemon import find_program  # noqa: E402
 from tazpod_net.errors import ConfigError, TazpodNetError  # noqa: E402
@@ -81,8 +82,9 @@ class Running:
             random=random.random,
         )
         self.supervisor.looked = boot.key.looked
-        self.supervisor.notes = tuple(Note("configuration", text) for text in self.loaded.notes)
+        self.supervisor.notes = self._notes()
         self.supervisor.dns = self._dns
+        self.supervisor.ephemeral = self.loaded.config.daemon.state == "ephemeral"
         self.supervisor.reload = self._reload_quietly
         boot.spool_lines = self.supervisor.on_lines
         actions = Actions(
@@ -103,6 +105,12 @@ class Running:
             credential=self.boot.key.current,
             now=time.monotonic,
         )
+
+    def _notes(self) -> tuple[Note, ...]:
+        """What a person should know of the configuration and of where the identity lies."""
+        notes = [Note("configuration", text) for text in self.loaded.notes]
+        risk = identity_risk(self.boot.identity(), in_container=in_container())
+        return (*notes, *([risk] if risk is not None else []))
 
     def _dns(self) -> DnsPart:
         guarded = self.loaded.config.dns.guard and self.boot.daemon.facts.mode == "tun"
@@ -240,7 +248,8 @@ class Running:
         self.boot.daemon.config = loaded.config
         self.boot.engine.policy = policy(loaded.config)
         self.session.plan = self._plan()
-        self.supervisor.notes = tuple(Note("configuration", text) for text in loaded.notes)
+        self.supervisor.notes = self._notes()
+        self.supervisor.ephemeral = loaded.config.daemon.state == "ephemeral"
         self._apply_log()
         self.supervisor.changed()
 

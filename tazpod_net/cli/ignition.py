@@ -11,7 +11,7 @@ import sys
 import traceback
 
 from tazpod_net import config
-from tazpod_net.adapters import environ, files
+from tazpod_net.adapters import environ, files, statefile
 from tazpod_net.boot import Boot, Launch, user_name
 from tazpod_net.errors import EXIT_FAILED, TazpodNetError
 from tazpod_net.home import Layout
@@ -44,10 +44,27 @@ def _prepare(arguments: argparse.Namespace, layout: Layout, lock: files.Lock, *,
     boot = Boot(layout, lock, loaded, launch)
     try:
         boot.check(takeover=arguments.takeover)
+        _prepare_identity(arguments, boot)
     except (TazpodNetError, OSError):
         boot.close()
         raise
     return boot
+
+
+def _prepare_identity(arguments: argparse.Namespace, boot: Boot) -> None:
+    """`--fresh-identity` and `--import-state`, while no daemon lives."""
+    fresh, source = getattr(arguments, "fresh_identity", False), getattr(arguments, "import_state", None)
+    if not fresh and source is None:
+        return
+    if boot.survivor is not None:
+        raise TazpodNetError(f"tailscaled (pid {boot.survivor}) uses this identity now", "tazpod-net down, then again")
+    path = os.path.join(boot.loaded.config.daemon.state_dir, "tailscaled.state")
+    if fresh:
+        kept = statefile.move_aside(path)
+        if kept is not None:
+            print(f"the old identity is kept in {kept}", file=sys.stderr)
+    if source is not None:
+        statefile.bring_in(source, path)
 
 
 def _folder() -> str:

@@ -76,6 +76,8 @@ def _up(parser: Parser) -> None:
     parser.add_argument("--mode", choices=MODES, help="instead of daemon.mode")
     parser.add_argument("--no-login", action="store_true", help="start the daemon, do not log in")
     parser.add_argument("--takeover", action="store_true", help="stop a tailscaled that uses this home first")
+    parser.add_argument("--fresh-identity", action="store_true", help="move a bad state aside, join as a new node")
+    parser.add_argument("--import-state", metavar="FILE", help="copy a tailscaled.state into this empty home first")
     parser.add_argument("--json", action="store_true", help="end with the status object")
 
 

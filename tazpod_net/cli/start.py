@@ -26,6 +26,7 @@ def up(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     deadline = began + client.START_PATIENCE + arguments.timeout
     interactive = _interactive()
+    _refuse_identity_change(arguments, layout)
     for _ in range(_ATTEMPTS):
         code = client.ask(layout, _request(arguments, interactive=interactive), client.START_PATIENCE)
         if code is not None:
@@ -39,6 +40,17 @@ def up(arguments: argparse.Namespace) -> int:
         elif time.monotonic() > deadline:
             break
     raise client.HungError(client.holder(layout))
+
+
+def _refuse_identity_change(arguments: argparse.Namespace, layout: Layout) -> None:
+    """An identity is exchanged only while nothing runs."""
+    if not arguments.fresh_identity and arguments.import_state is None:
+        return
+    running = launcher.connect(layout.home)
+    if running is not None:
+        running.close()
+        option = "--fresh-identity" if arguments.fresh_identity else "--import-state"
+        raise TazpodNetError(f"a supervisor runs: {option} not applied", "tazpod-net down, then again")
 
 
 def _interactive() -> bool:

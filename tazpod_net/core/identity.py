@@ -2,6 +2,8 @@
 
 import os
 
+from tazpod_net.core.status import IdentityPart, Note
+
 
 def looks_like_container_id(hostname: str) -> bool:
     """Docker and podman name a container after the first 12 hex digits of its id."""
@@ -24,3 +26,16 @@ def dns_label(name: str) -> str:
     while "--" in kept:
         kept = kept.replace("--", "-")
     return kept.strip("-")[:63].strip("-") or "tazpod"
+
+
+def identity_risk(identity: IdentityPart, *, in_container: bool) -> Note | None:
+    """The note for an identity that is meant to last and lies where it will not."""
+    if identity.kind != "persist":
+        return None
+    if identity.store == "tmpfs":
+        text = f"the identity is kept in memory ({identity.path} is on tmpfs): a restart makes a new node"
+    elif identity.store == "container layer" and in_container:
+        text = f"the identity is kept on the container's own layer ({identity.path}): removing it makes a new node"
+    else:
+        return None
+    return Note("identity-at-risk", text, f'mount a volume at {identity.path}, or set daemon.state = "ephemeral"')

@@ -25,6 +25,7 @@ from tazpod_net.core.model import Policy
 from tazpod_net.core.options import Config
 from tazpod_net.core.status import IdentityPart, PathsPart
 from tazpod_net.core.timefmt import rfc3339
+from tazpod_net.credentials import Credentials
 from tazpod_net.daemon import HomeDaemon
 from tazpod_net.engine import Engine
 from tazpod_net.errors import TazpodNetError
@@ -55,13 +56,13 @@ class Boot:
         config = loaded.config
         self.listener, self.socket_dir = sockets.bind_control(layout.home, layout.control_name, launch.env)
         self.daemon_socket = _daemon_socket(layout, config, self.socket_dir)
-        self.key = Key(config)
+        self.credentials = Credentials(config)
         self.spool = Spool(
             layout.state,
             layout.log,
             max_bytes=config.log.max_bytes,
             files=config.log.files,
-            rules=line_rules(config, self.key),
+            rules=line_rules(config, self.credentials),
             on_lines=lambda lines: self.spool_lines(lines),
             on_text=_copy_out if launch.copy_log else None,
         )
@@ -137,31 +138,6 @@ class Boot:
         return wanted_settings(self.loaded.config, self.launch.user, self.hostname())
 
 
-class Key:
-    """The auth key that is at hand: given by `login`, configured, or in a file that may appear later."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.given: str | None = None
-
-    def current(self) -> str | None:
-        """The key now, or None."""
-        if self.given is not None:
-            return self.given
-        login = self.config.login
-        if login.auth_key:
-            return login.auth_key.reveal()
-        return read_key(login.auth_key_file).value if login.auth_key_file else None
-
-    def looked(self) -> str:
-        """Where was looked and what was there."""
-        login = self.config.login
-        parts = [] if login.auth_key else ["TS_AUTHKEY: not set"]
-        if login.auth_key_file:
-            parts.append(f"{login.auth_key_file}: {read_key(login.auth_key_file).state}")
-        return " · ".join(parts)
-
-
 def _copy_out(text: bytes) -> None:
     view = memoryview(text)
     try:
@@ -171,11 +147,10 @@ def _copy_out(text: bytes) -> None:
         return  # nobody reads it; the log file has it
 
 
-def line_rules(config: Config, key: Key) -> LineRules:
+def line_rules(config: Config, credentials: Credentials) -> LineRules:
     """The filters, and the secrets that must not reach the log."""
-    secret = key.current()
     drops = tuple(re.compile(pattern.encode()) for pattern in config.log.drop)
-    return LineRules(drops, () if secret is None else (secret.encode(),))
+    return LineRules(drops, credentials.secrets())
 
 
 def policy(config: Config) -> Policy:

@@ -13,7 +13,7 @@ from tazpod_net import home as homes
 
 ANSWER_WITHIN = 1.0  # seconds to the first byte: connect() succeeds on a stopped process too
 START_WITHIN = 15.0  # the same for `up`: the supervisor may just be starting, on a busy machine
-AGAIN = 75  # the supervisor is ending: the full command line waits and starts the next
+_WORDS = (75, 76)  # core.protocol.AGAIN, NEEDS_CREDENTIALS: the full command line knows what they mean
 _HOT = {
     ("status",): (b"status", b"text"),
     ("status", "--json"): (b"status", b"json"),
@@ -35,6 +35,12 @@ def main() -> None:
         code = 130
     except BrokenPipeError:
         code = 141  # the reader of our output has gone, as `head` does
+    except Exception as e:
+        if "TAZPOD_NET_DEBUG" in os.environ:
+            raise
+        what = f"internal error: {type(e).__name__}: {e}".replace("\n", " ")
+        sys.stderr.write(f"tazpod-net: {what}: please report it; TAZPOD_NET_DEBUG=1 shows where\n")
+        code = 1
     _leave(code)
 
 
@@ -126,8 +132,13 @@ def await_starter(home: str, seconds: float = START_WITHIN) -> "_socket.socket |
         pause = min(pause * 1.5, 0.1)
 
 
-def converse(connection: "_socket.socket", request: bytes, patience: float = ANSWER_WITHIN) -> int | None:
-    """Sends a request and copies the frames; the exit code, or None if there was no answer in time."""
+def converse(
+    connection: "_socket.socket", request: bytes, patience: float = ANSWER_WITHIN, *, words: bool = False
+) -> int | None:
+    """Sends a request and copies the frames; the exit code, or None if there was no answer in time.
+
+    `words`: give the codes that are words between supervisor and command line too, instead of None.
+    """
     connection.settimeout(patience)
     try:
         connection.sendall(request)
@@ -137,7 +148,8 @@ def converse(connection: "_socket.socket", request: bytes, patience: float = ANS
         return None
     connection.settimeout(None)
     try:
-        return _copy(connection, data)
+        code = _copy(connection, data)
+        return None if code in _WORDS and not words else code
     finally:
         connection.close()
 
@@ -153,8 +165,7 @@ def _copy(connection: "_socket.socket", data: bytes) -> int | None:
             data += more
             continue
         if line[:1] == b"X":
-            code = int(line[1:])
-            return None if code == AGAIN else code
+            return int(line[1:])
         size = int(line[1:])
         while len(rest) < size:
             more = connection.recv(65536)

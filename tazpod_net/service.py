@@ -30,6 +30,7 @@ class Actions(msgspec.Struct, frozen=True):
     """What the wiring does for requests that touch more than the supervisor."""
 
     give_key: Callable[[str], None]
+    take_offer: Callable[[protocol.Offered], None]
     mark_stopped: Callable[[str], None]
     clear_stopped: Callable[[], None]
     mark_logged_out: Callable[[], None]
@@ -226,9 +227,13 @@ class Service:
         supervisor = self.supervisor
         if supervisor.stopped_by is not None:
             client.err("tazpod-net: stopping, then starting again")
-            return protocol_again(client)
+            return protocol.AGAIN
         self.actions.clear_stopped()
         self._allow_login(request)
+        if request.offered is not None:
+            self.actions.take_offer(request.offered)
+        elif request.login and not request.fresh and await self._lacks_credentials():
+            return protocol.NEEDS_CREDENTIALS
         if not request.fresh:
             supervisor.feed(events.WantUp)
             self._name_differences(request, client)
@@ -238,6 +243,11 @@ class Service:
         began = request.started if request.fresh and request.started else supervisor.now()
         status = await self._until([request.wait], request.timeout, give_up=True)
         return self._up_ends(request, client, status, began)
+
+    async def _lacks_credentials(self) -> bool:
+        await self.supervisor.fresh_status(STATUS_WAIT)
+        session = self.supervisor.session
+        return session.live and session.backend.state == "NeedsLogin" and not session.has_credentials
 
     def _allow_login(self, request: Request) -> None:
         session = self.supervisor.session
@@ -404,11 +414,3 @@ def _differs(status: Status, last: Status) -> bool:
     """Whether anything but the time of looking has changed."""
     blank = {"checked_at": "", "summary": ""}
     return msgspec.structs.replace(status, **blank) != msgspec.structs.replace(last, **blank)
-
-
-AGAIN = 75  # EX_TEMPFAIL: this supervisor is ending, wait for the lock and start a new one
-
-
-def protocol_again(_client: Client) -> int:
-    """Tells the command line to wait for the end of this supervisor and to start the next."""
-    return AGAIN

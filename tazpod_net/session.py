@@ -13,12 +13,12 @@ import msgspec
 from tazpod_net.core import login as logins
 from tazpod_net.core.argv import Wanted, drift, masked, wanted_prefs
 from tazpod_net.core.backend import Backend, Notify, fold_notify, fold_snapshot
-from tazpod_net.core.login import Action, Login, Said
+from tazpod_net.core.login import Action, Candidate, Login, Minted, Said
 from tazpod_net.errors import TazpodNetError
 from tazpod_net.ports import LocalApi
 
 SLOW_REFRESH = 300.0  # seconds
-KEY_EVERY = 1.0  # seconds between looks for a key file, only while a login is needed
+RENEW_BEFORE = 7 * 86400.0  # seconds before the node key's end, if a new key can be minted
 HUNG_AFTER = 1.0  # seconds without an answer: the daemon does not answer
 _FIRST_TRY, _LAST_TRY = 0.002, 0.05  # seconds between attempts to reach a daemon that is starting
 
@@ -30,17 +30,24 @@ class Plan(msgspec.Struct, frozen=True):
     settings: Wanted = Wanted()
     timeout: float = 30.0
     hint: str | None = None
+    tags: tuple[str, ...] = ()  # of minted keys
     interactive: bool | None = None  # login.interactive; None: whoever asks knows whether there is a person
-    key_may_appear: bool = False  # a key file is configured
 
 
 class Hooks(msgspec.Struct, frozen=True):
-    """Who is told what, and who is asked. `credential` gives the auth key that is at hand now, or None."""
+    """Who is told what, and who is asked.
+
+    `candidates`: the credentials at hand now. `key`: the value of a candidate that is a key. `mint`: buys one; gives
+    the key (or None) and how it went, and never raises.
+    """
 
     on_live: Callable[[int], None]
     on_change: Callable[[], None]
     on_trouble: Callable[[str], None]
-    credential: Callable[[], str | None]
+    candidates: Callable[[], tuple[Candidate, ...]]
+    key: Callable[[Candidate], str | None]
+    mint: Callable[[Candidate], Awaitable[tuple[str | None, Minted]]]
+    epoch: Callable[[], float]
     now: Callable[[], float]
 
 
@@ -65,6 +72,7 @@ class Session:
         self._again = False
         self._timer: asyncio.TimerHandle | None = None
         self._corrected = False
+        self._minted_key: str | None = None
 
     def attach(self, pid: int) -> None:
         """Follows a new daemon."""
@@ -86,13 +94,19 @@ class Session:
         self.live = False
         self.ready_since = None
         self._corrected = False
-        self.login = msgspec.structs.replace(self.login, attempt=None, deadline=None, gave_up=False)
+        self._minted_key = None
+        self.login = msgspec.structs.replace(self.login, attempt=None, minting=False, deadline=None, renew=None)
 
     @property
     def said(self) -> Said:
         """The sentence about the login."""
-        sources = logins.Sources(hint=self.plan.hint, server=self.plan.server or "")
-        return logins.say(self.login, self._facts(None), sources, logged_out=self.logged_out)
+        sources = logins.Sources(hint=self.plan.hint, tags=self.plan.tags)
+        return logins.say(self.login, self._facts(), sources, logged_out=self.logged_out)
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether anything is at hand that was not refused."""
+        return any(c.fingerprint not in self.login.refused for c in self.hooks.candidates())
 
     async def refresh(self, within: float) -> bool:
         """Asks the daemon now and waits at most `within` seconds; False if what is known is older."""
@@ -109,7 +123,11 @@ class Session:
 
     def reconsider(self) -> None:
         """Credentials, permission or plan changed."""
-        self._decide(None)
+        self._decide()
+
+    def node_deleted(self) -> None:
+        """A log line said that control does not know this node any more."""
+        self._decide(deleted=True)
 
     async def log_out(self, timeout: float) -> None:  # noqa: ASYNC109 - the caller's budget
         """Logs this node out at the control server. Raises OSError, TimeoutError or LocalApiError."""
@@ -153,7 +171,7 @@ class Session:
     def _heard(self, notify: Notify) -> None:
         self.backend = fold_notify(self.backend, notify)
         self._note_readiness()
-        self._decide(notify.err_message)
+        self._decide(error=notify.err_message, finished=notify.login_finished is not None)
         self._ask()
         self.hooks.on_change()
 
@@ -178,7 +196,7 @@ class Session:
             self.answered_at = self.hooks.now()
             self.backend = fold_snapshot(self.backend, snapshot)
         self._note_readiness()
-        self._decide(None)
+        self._decide()
         self._correct_settings()
         self._arm()
         self.hooks.on_change()
@@ -194,37 +212,60 @@ class Session:
             self.ready_since = None
 
     def _arm(self) -> None:
-        """The one timer: the next deadline of a login, else the slow refresh."""
+        """The one timer: the next moment of the login, else the slow refresh."""
         if self._timer is not None:
             self._timer.cancel()
         now = self.hooks.now()
         wake = now + (SLOW_REFRESH if self.live else 5.0)
-        if self.login.deadline is not None:
-            wake = min(wake, self.login.deadline)
-        elif self.backend.state == "NeedsLogin" and self.login.not_before > now:
-            wake = min(wake, self.login.not_before)
-        if self.backend.state == "NeedsLogin" and self.plan.key_may_appear:
-            wake = min(wake, now + KEY_EVERY)
+        attempt = logins.next_attempt(self.login, self._facts())
+        if attempt is not None:
+            wake = min(wake, attempt)
         self._timer = asyncio.get_running_loop().call_later(max(wake - now, 0.01), self.refresh_soon)
 
-    def _facts(self, error: str | None) -> logins.Facts:
+    def _facts(
+        self,
+        *,
+        error: str | None = None,
+        finished: bool = False,
+        minted: Minted | None = None,
+        deleted: bool = False,
+    ) -> logins.Facts:
+        needed = self.backend.state == "NeedsLogin" or deleted or self.login.renew is not None or self._expiring()
         return logins.Facts(
             at=self.hooks.now(),
             backend=self.backend,
-            key=fingerprint(self.hooks.credential()) if self.backend.state == "NeedsLogin" else None,
+            candidates=self.hooks.candidates() if needed else (),
             allowed=self.allowed and not self.logged_out,
             interactive=self.interactive,
             error=error,
+            finished=finished,
+            minted=minted,
+            deleted=deleted,
+            expiring=self._expiring(),
             timeout=self.plan.timeout,
         )
 
-    def _decide(self, error: str | None) -> None:
+    def _expiring(self) -> bool:
+        ends = self.backend.key_ends
+        return ends is not None and ends - self.hooks.epoch() < RENEW_BEFORE
+
+    def _decide(
+        self,
+        *,
+        error: str | None = None,
+        finished: bool = False,
+        minted: Minted | None = None,
+        deleted: bool = False,
+    ) -> None:
         if self._pid is None or not self.live:
             return
-        self.login, action = logins.decide(self.login, self._facts(error))
+        facts = self._facts(error=error, finished=finished, minted=minted, deleted=deleted)
+        self.login, action = logins.decide(self.login, facts)
         match action:
+            case Action.MINT:
+                self._spawn(self._mint(self.login.attempt))
             case Action.LOG_IN:
-                self._spawn(self._try(self._log_in(self.hooks.credential())))
+                self._spawn(self._try(self._log_in(self._take_key(self.login.attempt))))
             case Action.ASK_URL:
                 self.interactive = False
                 self._spawn(self._try(self._log_in(None)))
@@ -234,12 +275,26 @@ class Session:
                 return
         self._arm()
 
+    def _take_key(self, candidate: Candidate | None) -> str | None:
+        if self._minted_key is not None:
+            key, self._minted_key = self._minted_key, None
+            return key
+        return None if candidate is None else self.hooks.key(candidate)
+
+    async def _mint(self, candidate: Candidate | None) -> None:
+        assert candidate is not None
+        self._minted_key, outcome = await self.hooks.mint(candidate)
+        if not outcome.ok:
+            self.hooks.on_trouble(f"minting: {outcome.text}")
+        self._decide(minted=outcome)
+        self.hooks.on_change()
+
     async def _try(self, work: Awaitable[None]) -> None:
         try:
             await work
         except (OSError, TazpodNetError) as e:
             self.hooks.on_trouble(f"login: {e or type(e).__name__}")
-            self._decide(str(e) or "tailscaled does not answer")
+            self._decide(error=str(e) or "tailscaled does not answer")
 
     async def _log_in(self, key: str | None) -> None:
         prefs = await self.api.prefs()
@@ -269,8 +324,3 @@ class Session:
         """After a reload."""
         self._corrected = False
         self._correct_settings()
-
-
-def fingerprint(key: str | None) -> str | None:
-    """Names a key without being it; differs from process to process."""
-    return None if key is None else f"{hash(key) & 0xFFFFFFFFFFFF:x}"

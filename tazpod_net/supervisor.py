@@ -330,7 +330,10 @@ class Supervisor:
     def on_lines(self, lines: list[bytes]) -> None:
         """New lines of the daemon's log: some tell what no event does."""
         marker = TROUBLE_LINE.encode()
-        if any(marker in line for line in lines):
+        told = [line for line in lines if marker in line]
+        if any(b"node not found" in line for line in told):
+            self.session.node_deleted()
+        if told:
             self.session.refresh_soon()
 
     # --- status ---------------------------------------------------------------------------------------------------

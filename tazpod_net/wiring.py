@@ -25,6 +25,8 @@ from tazpod_net.adapters.ownlog import OwnLog  # noqa: E402
 from tazpod_net.adapters.store import StatusStore  # noqa: E402
 from tazpod_net.boot import Boot, in_container, line_rules, own_ticks, policy, read_mark, set_mark  # noqa: E402
 from tazpod_net.core.identity import identity_risk  # noqa: E402
+from tazpod_net.core.login import Candidate, Code, Minted  # noqa: E402
+from tazpod_net.core.protocol import Offered  # noqa: E402
 from tazpod_net.core.status import DnsPart, Note  # noqa: E402
 from tazpod_net.daemon import find_program  # noqa: E402
 from tazpod_net.errors import ConfigError, TazpodNetError  # noqa: E402
@@ -32,6 +34,7 @@ from tazpod_net.service import Actions, Service  # noqa: E402
 from tazpod_net.session import Hooks, Plan, Session  # noqa: E402
 from tazpod_net.supervisor import Self, Supervisor  # noqa: E402
 
+MINT_PATIENCE = 30.0  # seconds for the child that mints a key
 _LATER = 1.5  # seconds after the start for what nobody waits for: own log, binary version, full probe
 _LIVE_KEYS = ("login.", "settings.", "restart.", "stop.", "log.", "dns.", "doctor.", "http.", "serve.")
 
@@ -81,7 +84,7 @@ class Running:
             self.own_log,
             random=random.random,
         )
-        self.supervisor.looked = boot.key.looked
+        self.supervisor.looked = boot.credentials.looked
         self.supervisor.notes = self._notes()
         self.supervisor.dns = self._dns
         self.supervisor.ephemeral = self.loaded.config.daemon.state == "ephemeral"
@@ -89,6 +92,7 @@ class Running:
         boot.spool_lines = self.supervisor.on_lines
         actions = Actions(
             give_key=self._give_key,
+            take_offer=self._take_offer,
             mark_stopped=lambda by: set_mark(self.layout.stopped, by),
             clear_stopped=self._clear_stopped,
             mark_logged_out=self._mark_logged_out,
@@ -102,7 +106,10 @@ class Running:
             on_live=lambda pid: self.supervisor.on_live(pid),
             on_change=lambda: self.supervisor.changed(),
             on_trouble=lambda text: self.own_log.event("trouble", why=text),
-            credential=self.boot.key.current,
+            candidates=self.boot.credentials.candidates,
+            key=self.boot.credentials.key,
+            mint=self._mint,
+            epoch=time.time,
             now=time.monotonic,
         )
 
@@ -124,7 +131,7 @@ class Running:
             timeout=login.timeout_s,
             hint=login.hint or None,
             interactive=None if login.interactive == "auto" else login.interactive,
-            key_may_appear=bool(login.auth_key_file),
+            tags=tuple(login.tags),
         )
 
     async def main(self) -> None:
@@ -195,8 +202,55 @@ class Running:
     # --- what requests do -----------------------------------------------------------------------------------------
 
     def _give_key(self, key: str) -> None:
-        self.boot.key.given = key
+        self.boot.credentials.given = key
         self._apply_log()
+
+    def _take_offer(self, offered: Offered) -> None:
+        """Credentials that a later `up` can see: an entrypoint does not see what the platform injects into shells."""
+        self.boot.credentials.offered = offered
+        self._apply_log()
+        self.session.reconsider()
+
+    def _credentials_changed(self) -> None:
+        self._apply_log()
+        self.session.reconsider()
+        self.supervisor.changed()
+
+    async def _mint(self, candidate: Candidate) -> tuple[str | None, Minted]:
+        """One key from the API, by a short-lived child: TLS never enters this process."""
+        minter = self.boot.credentials.minter(candidate)
+        if minter is None:
+            return None, Minted(ok=False, text="the credentials are gone")
+        login = self.loaded.config.login
+        from tazpod_net.core.minting import MintRequest  # noqa: PLC0415
+
+        request = MintRequest(
+            api_url=login.api_url,
+            client_id=minter.client_id,
+            client_secret=minter.client_secret,
+            api_key=minter.api_key,
+            tailnet=minter.tailnet,
+            tags=tuple(login.tags),
+            expiry_s=login.key_expiry_s,
+            ephemeral=self._mints_ephemeral(),
+            preauthorized=login.preauthorized,
+            reusable=login.reusable,
+            description=f"tazpod-net {self.boot.hostname()}",
+        )
+        from tazpod_net.adapters.mintclient import mint  # noqa: PLC0415
+
+        answer = await mint(request, self.boot.launch.env, MINT_PATIENCE)
+        if answer.key:
+            return answer.key, Minted(ok=True)
+        return None, Minted(ok=False, code=Code(answer.code), text=answer.text, wait=answer.retry_after_s)
+
+    def _mints_ephemeral(self) -> bool:
+        """`login.ephemeral`: auto = the node goes when its identity goes."""
+        configured = self.loaded.config.login.ephemeral
+        if configured != "auto":
+            return bool(configured)
+        identity = self.boot.identity()
+        return identity.kind == "ephemeral" or identity.store in {"tmpfs", "container layer"}
 
     def _clear_stopped(self) -> None:
         for path in (self.layout.stopped, self.layout.logged_out):
@@ -244,7 +298,7 @@ class Running:
     def _use(self, loaded: config.Loaded) -> None:
         self.loaded = loaded
         self.boot.loaded = loaded
-        self.boot.key.config = loaded.config
+        self.boot.credentials.config = loaded.config
         self.boot.daemon.config = loaded.config
         self.boot.engine.policy = policy(loaded.config)
         self.session.plan = self._plan()
@@ -255,7 +309,7 @@ class Running:
 
     def _apply_log(self) -> None:
         log = self.loaded.config.log
-        self.boot.spool.reconfigure(log.max_bytes, log.files, line_rules(self.loaded.config, self.boot.key))
+        self.boot.spool.reconfigure(log.max_bytes, log.files, line_rules(self.loaded.config, self.boot.credentials))
         self.own_log.file.max_bytes, self.own_log.file.files = log.max_bytes, log.files
 
 

@@ -17,7 +17,6 @@ from tazpod_net.errors import TazpodNetError
 
 _BLOCK = 256 << 10  # bytes read at once
 _REMEMBERED = 4 << 20  # bytes shown last: more than one batch of the supervisor, which a crash may bring twice
-_COMPARED = 64 << 10  # bytes before a cut that tell a crash from a person
 _HEAD = 64  # bytes that tell a file from a later one with the same inode number
 _POLL = 0.25  # seconds
 
@@ -203,13 +202,15 @@ class _Follower:
 
     def _rewind(self, file: _File) -> None:
         """The file is smaller: cut back by the supervisor, which writes the same again, or emptied by a person."""
-        known = len(self._shown) - (file.start - file.size())
-        before = min(known, _COMPARED)
-        file.start = file.size()
-        if known < 0 or os.pread(file.fd, before, file.start - before) != self._shown[known - before : known]:
-            file.start, known = 0, len(self._shown)
-        self._expected = bytes(self._shown[known:])
-        del self._shown[known:]
+        begin = file.start - len(self._shown)
+        again = os.pread(file.fd, max(0, file.size() - begin), begin)
+        common = _common_lines(again, bytes(self._shown))
+        if begin and not common:  # not a crash: that takes no more than one batch back
+            begin = 0
+            self._shown.clear()
+        file.start = begin + common
+        self._expected = bytes(self._shown[common:])
+        del self._shown[common:]
 
     def _without_expected(self, text: bytes) -> bytes:
         self._shown += text
@@ -221,8 +222,7 @@ class _Follower:
         if expected.startswith(text):
             self._expected = expected[len(text) :]
             return b""
-        pairs = zip(text.split(b"\n"), expected.split(b"\n"), strict=False)
-        return text[sum(len(line) + 1 for line, _ in takewhile(_is_equal, pairs)) :]
+        return text[_common_lines(text, expected) :]
 
     def _find_newer(self) -> bool:
         """True if there are files newer than the one being read, or one where there was none."""
@@ -313,8 +313,10 @@ def _decoded(text: bytes) -> list[str]:
     return text.decode("utf-8", "replace").removesuffix("\n").split("\n")
 
 
-def _is_equal(pair: tuple[bytes, bytes]) -> bool:
-    return pair[0] == pair[1]
+def _common_lines(one: bytes, other: bytes) -> int:
+    """Bytes of the whole lines with which both begin."""
+    pairs = zip(one.split(b"\n")[:-1], other.split(b"\n")[:-1], strict=False)
+    return sum(len(line) + 1 for line, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _runs(path: str) -> list[Run]:

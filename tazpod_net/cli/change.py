@@ -3,8 +3,9 @@
 import argparse
 import os
 import sys
+import time
 
-from tazpod_net import config, foreign
+from tazpod_net import config, foreign, launcher
 from tazpod_net.adapters import files, sockets
 from tazpod_net.adapters.keyfile import clean, read_key
 from tazpod_net.boot import Boot, Launch, set_mark
@@ -15,6 +16,7 @@ from tazpod_net.daemon import find_program
 from tazpod_net.errors import EXIT_OK, NotRunningError, TazpodNetError
 from tazpod_net.home import Layout, socket_dirs
 
+_LONGEST = 60.0  # seconds: the stop's own grace is 25, a supervisor that is just starting 15
 _HUNG_AFTER = 3.0  # seconds that `down` gives a supervisor to answer before it ends it
 
 
@@ -25,29 +27,47 @@ def down(arguments: argparse.Namespace) -> int:
         print("not running")
         return EXIT_OK
     request = Request(op="down", timeout=arguments.timeout or 0.0, logout=arguments.logout)
+    deadline = time.monotonic() + _LONGEST
+    while True:
+        code = _ask_down(layout, request)
+        if code is not None and code != EXIT_OK:
+            return code
+        if code == EXIT_OK:
+            client.wait_for_end(layout, max(1.0, deadline - time.monotonic()))
+        lock = _take(layout)
+        if lock is not None:
+            return _clear(layout, lock, arguments, said=code == EXIT_OK)
+        if code == EXIT_OK:
+            return EXIT_OK  # it ended, and somebody has started it again meanwhile
+        if time.monotonic() > deadline:
+            raise TazpodNetError("the supervisor has not ended", "tazpod-net status")
+        starting = launcher.await_starter(layout.home, 1.0)  # somebody holds the home and does not listen yet, or ends
+        if starting is not None:
+            starting.close()
+
+
+def _ask_down(layout: Layout, request: Request) -> int | None:
     try:
-        code = client.ask(layout, request, _HUNG_AFTER)
+        return client.ask(layout, request, _HUNG_AFTER)
     except client.HungError as e:
         complain(f"{e.problem}: ended")
         if e.pid is not None:
             client.kill_holder(layout, e.pid)
-        code = None
-    if code not in {None, EXIT_OK}:
-        return code if code is not None else 1
-    if not client.wait_for_end(layout, 40.0):
-        raise TazpodNetError("the supervisor has not ended", "tazpod-net status")
-    return _clear(layout, arguments, said=code == EXIT_OK)
+        return None
 
 
-def _clear(layout: Layout, arguments: argparse.Namespace, *, said: bool) -> int:
-    """Under the lock: a daemon that outlived its supervisor is stopped, what it logged is kept, the mark is set."""
+def _take(layout: Layout) -> files.Lock | None:
     lock = files.Lock(layout.lock)
     try:
-        if not lock.take():
-            print("started again by somebody else" if said else "running")
-            return EXIT_OK
+        return lock if lock.take() else None
     except PermissionError as e:
         raise TazpodNetError(f"the home {layout.home} belongs to another user", "run it as its owner or as root") from e
+    except OSError as e:
+        raise files.home_error(layout.home, e) from e
+
+
+def _clear(layout: Layout, lock: files.Lock, arguments: argparse.Namespace, *, said: bool) -> int:
+    """Under the lock: a daemon that outlived its supervisor is stopped, what it logged is kept, the mark is set."""
     stopped = _stop_survivor(layout, lock, arguments)
     set_mark(layout.stopped, "tazpod-net down")
     lock.release()

@@ -1,11 +1,13 @@
 """Talks to the supervisor of a home. The launcher's hot path does the same without imports."""
 
 import contextlib
+import socket
+import sys
 from typing import TYPE_CHECKING
 
 from tazpod_net import launcher
 from tazpod_net.adapters import files, process
-from tazpod_net.core.protocol import Request, encode_request
+from tazpod_net.core.protocol import AGAIN, Request, encode_request
 from tazpod_net.errors import TazpodNetError
 from tazpod_net.home import Layout, start_ticks
 
@@ -49,7 +51,9 @@ def ask(layout: Layout, request: Request, patience: float) -> int | None:
     if pid is not None and process.is_stopped(pid):
         connection.close()
         raise HungError(pid)
-    code = launcher.converse(connection, encode_request(request), patience)
+    code = launcher.converse(connection, encode_request(request), patience, words=True)
+    if code == AGAIN:
+        return None
     if code is None and launcher_is_hung(layout):
         raise HungError(holder(layout))
     return code
@@ -110,3 +114,15 @@ def kill_holder(layout: Layout, pid: int) -> None:
         watched = process.Watched(pid)
         watched.signal(9)
         watched.close()
+
+
+def supervisor_uid(layout: Layout) -> int | None:
+    """Whose process listens on the control socket; None if nobody does."""
+    connection = launcher.connect(layout.home)
+    if connection is None:
+        return None
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    finally:
+        connection.close()
+    return int.from_bytes(raw[4:8], sys.byteorder)

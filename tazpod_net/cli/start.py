@@ -9,11 +9,13 @@ import contextlib
 import os
 import time
 
+import msgspec
+
 from tazpod_net import launcher
 from tazpod_net.adapters import files
 from tazpod_net.cli import client
 from tazpod_net.cli.main import complain, home_of
-from tazpod_net.core.protocol import Request
+from tazpod_net.core.protocol import NEEDS_CREDENTIALS, Offered, Request
 from tazpod_net.errors import TazpodNetError
 from tazpod_net.home import Layout
 
@@ -28,7 +30,10 @@ def up(arguments: argparse.Namespace) -> int:
     interactive = _interactive()
     _refuse_identity_change(arguments, layout)
     for _ in range(_ATTEMPTS):
-        code = client.ask(layout, _request(arguments, interactive=interactive), client.START_PATIENCE)
+        request = _request(arguments, interactive=interactive)
+        code = client.ask(layout, request, client.START_PATIENCE)
+        if code == NEEDS_CREDENTIALS:
+            code = client.ask(layout, _with_offer(arguments, layout, request), client.START_PATIENCE)
         if code is not None:
             return code
         lock = _take(layout)
@@ -69,6 +74,16 @@ def _request(arguments: argparse.Namespace, *, interactive: bool, began: float =
         fresh=began > 0,
         started=began,
     )
+
+
+def _with_offer(arguments: argparse.Namespace, layout: Layout, request: Request) -> Request:
+    """The request with the credentials that this shell can see; only to a supervisor that may have them."""
+    from tazpod_net import config  # noqa: PLC0415 - 25 ms that only this rare case pays
+    from tazpod_net.credentials import offer  # noqa: PLC0415
+
+    loaded = config.load(home=layout.home, env=os.environ, config_file=arguments.config)
+    trusted = client.supervisor_uid(layout) in {0, os.geteuid()}
+    return msgspec.structs.replace(request, offered=offer(loaded.config) if trusted else Offered())
 
 
 def _take(layout: Layout) -> files.Lock | None:

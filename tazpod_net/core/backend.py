@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 
+from tazpod_net.core.timefmt import parse_rfc3339
+
 STATES = ("NoState", "InUseOtherUser", "NeedsLogin", "NeedsMachineAuth", "Stopped", "Starting", "Running")
 
 
-class Warning_(msgspec.Struct, frozen=True, rename="pascal"):
+class HealthWarning(msgspec.Struct, frozen=True, rename="pascal"):
     """One health warning of the bus (`health/state.go:22-55`)."""
 
     title: str = ""
@@ -22,7 +24,7 @@ class Warning_(msgspec.Struct, frozen=True, rename="pascal"):
 class Health(msgspec.Struct, frozen=True, rename="pascal"):
     """Structured health; `None` where the daemon sends `null`."""
 
-    warnings: dict[str, Warning_] | None = None
+    warnings: dict[str, HealthWarning] | None = None
 
 
 class Prefs(msgspec.Struct, frozen=True):
@@ -48,6 +50,7 @@ class Notify(msgspec.Struct, frozen=True):
     version: str | None = msgspec.field(name="Version", default=None)
     state: int | None = msgspec.field(name="State", default=None)
     err_message: str | None = msgspec.field(name="ErrMessage", default=None)
+    login_finished: dict[str, object] | None = msgspec.field(name="LoginFinished", default=None)
     browse_to_url: str | None = msgspec.field(name="BrowseToURL", default=None)
     prefs: Prefs | None = msgspec.field(name="Prefs", default=None)
     health: Health | None = msgspec.field(name="Health", default=None)
@@ -114,6 +117,7 @@ class Backend(msgspec.Struct, frozen=True):
     tailnet: str | None = None
     tags: tuple[str, ...] = ()
     key_expiry: str | None = None
+    key_ends: float | None = None  # `key_expiry` as seconds since the epoch
     relay: str | None = None
     peers: PeerCounts = PeerCounts()
     health: tuple[tuple[str, str], ...] = ()
@@ -163,6 +167,7 @@ def fold_snapshot(backend: Backend, snapshot: Snapshot) -> Backend:
         tailnet=(suffix or (tailnet.name if tailnet is not None else "")) or None,
         tags=tuple(me.tags or ()),
         key_expiry=me.key_expiry,
+        key_ends=None if me.key_expiry is None else parse_rfc3339(me.key_expiry),
         relay=me.relay or None,
         peers=_count(snapshot.peer or {}),
     )

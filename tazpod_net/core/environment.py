@@ -18,7 +18,7 @@ HOME = "TAZPOD_NET_HOME"
 CONFIG = "TAZPOD_NET_CONFIG"
 COMPAT = "TAZPOD_NET_COMPAT"
 # Ours, but no keys of the configuration.
-OTHER_NAMES = frozenset({HOME, CONFIG, COMPAT})
+OTHER_NAMES = frozenset({HOME, CONFIG, COMPAT, "TAZPOD_NET_DEBUG"})
 
 # containerboot's name -> key. Of two names for one key the later wins (settings.go:96).
 CONTAINERBOOT: dict[str, str] = {

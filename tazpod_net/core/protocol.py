@@ -1,10 +1,12 @@
-"""The control protocol between command line and supervisor, without I/O. Private, but kept compatible: a command
-line and a supervisor of any two versions understand each other in `status`, `up`, `wait` and `down`.
+"""The control protocol between command line and supervisor, without I/O.
+
+Private, but kept compatible: a command line and a supervisor of any two versions understand each other in `status`,
+`up`, `wait` and `down`.
 
 Request: one line of JSON, an object with `op`; the connection then belongs to that request. Unknown keys are ignored,
 an unknown op is answered with exit 1 and a sentence.
-Answer: frames. `O<n>\\n<n bytes>` for stdout, `E<n>\\n<n bytes>` for stderr, `X<code>\\n` at the end. So the client
-decides nothing: it copies bytes and ends with that code. The launcher speaks this without any import.
+Answer: frames. `O<n>`, newline and n bytes for stdout, `E<n>` likewise for stderr, `X<code>` and newline at the end. So
+the client decides nothing: it copies bytes and ends with that code. The launcher speaks this without any import.
 """
 
 from typing import Any
@@ -12,6 +14,20 @@ from typing import Any
 import msgspec
 
 MAX_REQUEST = 65536
+
+# Exit codes that are words to the command line and never leave it.
+AGAIN = 75  # EX_TEMPFAIL: this supervisor is ending, wait for the lock and start the next
+NEEDS_CREDENTIALS = 76  # it is not logged in and has nothing to log in with: what can you see?
+
+
+class Offered(msgspec.Struct, frozen=True):
+    """Credentials that a later `up` can see and the supervisor perhaps cannot; empty: none."""
+
+    auth_key: str = ""
+    client_id: str = ""
+    client_secret: str = ""
+    api_key: str = ""
+    tailnet: str = ""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +50,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     auth_key: str | None = None  # login; the socket is local and the request is never logged
     interactive: bool = False
     login: bool = True  # up --no-login
+    offered: Offered | None = None  # up, after NEEDS_CREDENTIALS
 
 
 def decode_request(line: bytes) -> Request:

@@ -1,6 +1,7 @@
 """Times as text. Pure: the clock is read elsewhere."""
 
 import time
+from datetime import datetime  # msgspec has loaded it already
 
 
 def rfc3339(epoch: float) -> str:
@@ -12,3 +13,15 @@ def rfc3339(epoch: float) -> str:
 def seconds(value: float) -> str:
     """A length of time as it was asked for: `30 s`, `0.5 s`."""
     return f"{value:g} s"
+
+
+def parse_rfc3339(text: str) -> float | None:
+    """Seconds since the epoch, or None if it is no RFC 3339 time (Go prints up to nine digits of a second)."""
+    head, dot, rest = text.partition(".")
+    if dot:
+        digits = len(rest) - len(rest.lstrip("0123456789"))
+        text = head + rest[digits:]
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None

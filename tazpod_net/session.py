@@ -6,7 +6,7 @@ of 300 s catches what has no event (control loss, peers' paths).
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 
 import msgspec
 
@@ -20,6 +20,7 @@ from tazpod_net.ports import LocalApi
 SLOW_REFRESH = 300.0  # seconds
 RENEW_BEFORE = 7 * 86400.0  # seconds before the node key's end, if a new key can be minted
 HUNG_AFTER = 1.0  # seconds without an answer: the daemon does not answer
+_ALL_SETTINGS = frozenset(Wanted.__struct_fields__)
 _FIRST_TRY, _LAST_TRY = 0.002, 0.05  # seconds between attempts to reach a daemon that is starting
 
 
@@ -71,7 +72,7 @@ class Session:
         self._refreshing: asyncio.Task[None] | None = None
         self._again = False
         self._timer: asyncio.TimerHandle | None = None
-        self._corrected = False
+        self._to_correct = _ALL_SETTINGS
         self._minted_key: str | None = None
 
     def attach(self, pid: int) -> None:
@@ -93,7 +94,7 @@ class Session:
         self.backend = Backend()
         self.live = False
         self.ready_since = None
-        self._corrected = False
+        self._to_correct = _ALL_SETTINGS
         self._minted_key = None
         self.login = msgspec.structs.replace(self.login, attempt=None, minting=False, deadline=None, renew=None)
 
@@ -310,17 +311,28 @@ class Session:
         await self.api.start(await self.api.prefs(), None)
 
     def _correct_settings(self) -> None:
-        """Once for each daemon, as soon as it runs; a backend that a person stopped is left alone."""
-        if self._corrected or not self.backend.ready or self.backend.prefs is None:
+        """Once for each daemon, as soon as it runs; a backend that a person stopped is left alone.
+
+        An exit node that is given by name is waited for until there is such a peer.
+        """
+        if not self._to_correct or not self.backend.ready or self.backend.prefs is None:
             return
-        self._corrected = True
-        rows = drift(self.plan.settings, self.backend.prefs)
-        if rows:
-            names = {row[0] for row in rows}
-            only = Wanted(**{name: getattr(self.plan.settings, name) for name in names})
-            self._spawn(self._try(self.api.edit_prefs(masked(wanted_prefs(only)))))
+        off = {row[0] for row in drift(self._only(self._to_correct), self.backend.prefs, self.backend.exit_nodes)}
+        fields = wanted_prefs(self._only(off), self.backend.exit_nodes)
+        self._to_correct = frozenset(off & {"exit_node"}) if "ExitNodeID" not in fields else frozenset()
+        if fields:
+            self._spawn(self._edit(masked(fields)))
+
+    def _only(self, names: Collection[str]) -> Wanted:
+        return Wanted(**{name: getattr(self.plan.settings, name) for name in names})
+
+    async def _edit(self, fields: dict[str, object]) -> None:
+        try:
+            await self.api.edit_prefs(fields)
+        except (OSError, TazpodNetError) as e:
+            self.hooks.on_trouble(f"settings: {e or type(e).__name__}")
 
     def correct_settings_again(self) -> None:
         """After a reload."""
-        self._corrected = False
+        self._to_correct = _ALL_SETTINGS
         self._correct_settings()

@@ -42,6 +42,18 @@ def holder(layout: Layout) -> int | None:
     return signed[0]
 
 
+def signed_holder(layout: Layout) -> int | None:
+    """As `holder`, but gives one that has just taken the lock a moment to sign it."""
+    with contextlib.suppress(NotYet):
+        for attempt in again(1.0):
+            with attempt:
+                pid = holder(layout)
+                if pid is None:
+                    raise NotYet
+                return pid
+    return None
+
+
 def ask(layout: Layout, request: Request, patience: float) -> int | None:
     """The exit code, None if there is no supervisor or it is just ending. Raises HungError."""
     connection = launcher.connect(layout.home)

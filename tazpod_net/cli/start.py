@@ -17,7 +17,7 @@ from tazpod_net.cli import client
 from tazpod_net.cli.main import complain, home_of
 from tazpod_net.core.protocol import NEEDS_CREDENTIALS, Offered, Request
 from tazpod_net.errors import TazpodNetError
-from tazpod_net.home import Layout
+from tazpod_net.home import Layout, start_ticks
 
 _ATTEMPTS = 50  # times that the lock was free for a moment and somebody else took it
 
@@ -91,9 +91,12 @@ def _take(layout: Layout) -> files.Lock | None:
     files.make_home(layout.home, layout.state, layout.logs)
     lock = files.Lock(layout.lock)
     try:
-        return lock if lock.take() else None
+        if not lock.take():
+            return None
     except OSError as e:
         raise files.home_error(layout.home, e) from e
+    lock.sign(os.getpid(), start_ticks(os.getpid()) or 0)
+    return lock
 
 
 def _start(arguments: argparse.Namespace, layout: Layout, lock: files.Lock, request: Request) -> int:
@@ -123,7 +126,7 @@ def supervise(arguments: argparse.Namespace) -> int:
         _end_other(layout)
         lock = _take(layout)
     if lock is None:
-        pid = client.holder(layout)
+        pid = client.signed_holder(layout)
         raise TazpodNetError(
             f"already running (pid {pid})" if pid else "already running",
             "'tazpod-net supervise --takeover' ends that supervisor and adopts its daemon",

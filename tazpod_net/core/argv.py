@@ -1,5 +1,7 @@
 """tailscaled's command line, and the prefs of a login. Pure; no secret ever appears here."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from tazpod_net.core.backend import Prefs
@@ -57,7 +59,7 @@ def read_argv(argv: list[str]) -> Seen:
     flags: dict[str, str] = {}
     rest = iter(argv[1:])
     for word in rest:
-        if not word.startswith("-"):
+        if not word.startswith("-") or word in {"-", "--"}:  # where Go's flag package stops to look
             break
         name, separator, value = word.lstrip("-").partition("=")
         if not separator and name in _WITH_VALUE:
@@ -104,7 +106,7 @@ class Wanted(msgspec.Struct, frozen=True):
     hostname: str | None = None
 
 
-# Setting -> (name in prefs JSON, attribute of Prefs). `ipn/prefs.go:75-319`.
+# Setting -> (name in prefs JSON, attribute of Prefs). `ipn/prefs.go:75-319`. The exit node has three fields of its own.
 _PREFS = {
     "accept_routes": ("RouteAll", "route_all"),
     "accept_dns": ("CorpDNS", "corp_dns"),
@@ -112,19 +114,43 @@ _PREFS = {
     "shields_up": ("ShieldsUp", "shields_up"),
     "advertise_routes": ("AdvertiseRoutes", "advertise_routes"),
     "operator": ("OperatorUser", "operator_user"),
-    "exit_node": ("ExitNodeIP", "exit_node_ip"),
     "hostname": ("Hostname", "hostname"),
 }
+_AUTO = "auto:"
 
 
-def wanted_prefs(wanted: Wanted) -> dict[str, object]:
-    """The prefs JSON fields for what was configured."""
+def wanted_prefs(wanted: Wanted, exit_nodes: Mapping[str, str] | None = None) -> dict[str, object]:
+    """The prefs JSON fields for what was configured.
+
+    `exit_nodes`: addresses and names of the peers that offer themselves -> their ids. An exit node that is given by name
+    is left out until it is among them.
+    """
     fields: dict[str, object] = {}
     for setting, (name, _) in _PREFS.items():
         value = getattr(wanted, setting)
         if value is not None:
             fields[name] = list(value) if isinstance(value, tuple) else value
+    if wanted.exit_node is not None:
+        fields.update(_exit_node_fields(wanted.exit_node, exit_nodes or {}))
     return fields
+
+
+def _exit_node_fields(chosen: str, known: Mapping[str, str]) -> dict[str, object]:
+    """All three together: the daemon prefers AutoExitNode to the address and the address to the id."""
+    nothing = {"AutoExitNode": "", "ExitNodeIP": "", "ExitNodeID": ""}
+    if not chosen:
+        return dict(nothing)
+    if chosen.startswith(_AUTO):
+        return {**nothing, "AutoExitNode": chosen.removeprefix(_AUTO)}
+    if _is_address(chosen):
+        return {**nothing, "ExitNodeIP": chosen}
+    found = known.get(chosen.rstrip(".").lower())
+    return {} if found is None else {**nothing, "ExitNodeID": found}
+
+
+def _is_address(text: str) -> bool:
+    """An IP address and no name; whether it is a good one is the daemon's to say."""
+    return ":" in text or text.replace(".", "").isdigit()
 
 
 def masked(fields: dict[str, object]) -> dict[str, object]:
@@ -132,8 +158,10 @@ def masked(fields: dict[str, object]) -> dict[str, object]:
     return {**fields, **{f"{name}Set": True for name in fields}}
 
 
-def drift(wanted: Wanted, prefs: Prefs) -> list[tuple[str, object, object]]:
-    """(setting, wanted, actual) for each setting that is not as configured."""
+def drift(
+    wanted: Wanted, prefs: Prefs, exit_nodes: Mapping[str, str] | None = None
+) -> list[tuple[str, object, object]]:
+    """(setting, wanted, actual) for each setting that is not as configured. `exit_nodes`: see `wanted_prefs`."""
     found: list[tuple[str, object, object]] = []
     for setting, (_, attribute) in _PREFS.items():
         value = getattr(wanted, setting)
@@ -146,4 +174,17 @@ def drift(wanted: Wanted, prefs: Prefs) -> list[tuple[str, object, object]]:
                 found.append((setting, want, actual or []))
         elif want != actual:
             found.append((setting, want, actual))
-    return found
+    return found + _exit_node_drift(wanted.exit_node, prefs, exit_nodes or {})
+
+
+def _exit_node_drift(chosen: str | None, prefs: Prefs, known: Mapping[str, str]) -> list[tuple[str, object, object]]:
+    """The daemon turns an address into an id as soon as it knows the peer (`ipnlocal`, resolveExitNodeIPLocked)."""
+    if chosen is None:
+        return []
+    auto = f"{_AUTO}{prefs.auto_exit_node}" if prefs.auto_exit_node else ""
+    actual = auto or prefs.exit_node_ip or prefs.exit_node_id
+    key = chosen.rstrip(".").lower()
+    if actual == chosen or (not auto and known.get(key) is not None and known[key] == prefs.exit_node_id):
+        return []
+    names = [name for name, ident in known.items() if ident == actual]
+    return [("exit_node", chosen, names[0] if names else actual)]

@@ -41,6 +41,7 @@ class Prefs(msgspec.Struct, frozen=True):
     operator_user: str = msgspec.field(name="OperatorUser", default="")
     exit_node_ip: str = msgspec.field(name="ExitNodeIP", default="")
     exit_node_id: str = msgspec.field(name="ExitNodeID", default="")
+    auto_exit_node: str = msgspec.field(name="AutoExitNode", default="")
     advertise_routes: list[str] | None = msgspec.field(name="AdvertiseRoutes", default=None)
 
 
@@ -59,6 +60,7 @@ class Notify(msgspec.Struct, frozen=True):
 class Peer(msgspec.Struct, frozen=True):
     """A peer or this node itself (`ipn/ipnstate/ipnstate.go`)."""
 
+    id: str = msgspec.field(name="ID", default="")
     host_name: str = msgspec.field(name="HostName", default="")
     dns_name: str = msgspec.field(name="DNSName", default="")
     online: bool = msgspec.field(name="Online", default=False)
@@ -68,6 +70,8 @@ class Peer(msgspec.Struct, frozen=True):
     expired: bool = msgspec.field(name="Expired", default=False)
     key_expiry: str | None = msgspec.field(name="KeyExpiry", default=None)
     tags: list[str] | None = msgspec.field(name="Tags", default=None)
+    ips: list[str] | None = msgspec.field(name="TailscaleIPs", default=None)
+    offers_exit: bool = msgspec.field(name="ExitNodeOption", default=False)
 
 
 class Tailnet(msgspec.Struct, frozen=True):
@@ -122,6 +126,7 @@ class Backend(msgspec.Struct, frozen=True):
     peers: PeerCounts = PeerCounts()
     health: tuple[tuple[str, str], ...] = ()
     prefs: Prefs | None = None
+    exit_nodes: dict[str, str] = {}  # address or name (lower case) of a peer that offers itself -> its stable id
 
     @property
     def ready(self) -> bool:
@@ -170,6 +175,7 @@ def fold_snapshot(backend: Backend, snapshot: Snapshot) -> Backend:
         key_ends=None if me.key_expiry is None else parse_rfc3339(me.key_expiry),
         relay=me.relay or None,
         peers=_count(snapshot.peer or {}),
+        exit_nodes=_exit_nodes(snapshot.peer or {}),
     )
 
 
@@ -186,3 +192,13 @@ def _count(peers: dict[str, Peer]) -> PeerCounts:
         direct=sum(1 for p in online if p.cur_addr),
         relayed=sum(1 for p in online if p.active and not p.cur_addr and p.relay),
     )
+
+
+def _exit_nodes(peers: dict[str, Peer]) -> dict[str, str]:
+    """By what an exit node may be called: addresses, full name, first label (`ipn/prefs.go`, exitNodeIPOfArg)."""
+    found: dict[str, str] = {}
+    for peer in peers.values():
+        if peer.offers_exit:
+            name = peer.dns_name.rstrip(".").lower()
+            found.update(dict.fromkeys([*(peer.ips or ()), name, name.split(".", 1)[0]], peer.id))
+    return found

@@ -1,6 +1,7 @@
 """Why did tailscaled end? From its exit status and its last lines to one plain reason. Pure.
 
-The texts are tailscaled's (section and line given); they are stable substrings, never whole lines.
+The texts are tailscaled's (`tailscaled.md`, sections 4, 6 and 23, each seen with v1.102.5): stable substrings, never
+whole lines. The line that counts is the last one that says something: Go prints the cause of an exit at its end.
 """
 
 import signal as signals
@@ -8,6 +9,7 @@ import signal as signals
 import msgspec
 
 TAIL_LINES = 20  # kept in `last_exit.log_tail`
+LOOK_LINES = 200  # to look for the cause: a wrong option is followed by 45 lines of usage, a panic by its goroutines
 
 
 class ExitStatus(msgspec.Struct, frozen=True):
@@ -18,7 +20,7 @@ class ExitStatus(msgspec.Struct, frozen=True):
 
 
 class Cause(msgspec.Struct, frozen=True):
-    """The verdict. `because` is the line of the log that says it, if there is one."""
+    """The verdict. `reason`: how it ended, and why if that is known; `because`: why, with the log's own words."""
 
     reason: str
     because: str | None = None
@@ -45,78 +47,121 @@ def signal_name(number: int) -> str:
 def explain(
     status: ExitStatus, tail: list[str], *, mode: str, live: bool, asked: bool = False, ran: float = 0.0
 ) -> Cause:
-    """The verdict on one end. `live`: LocalAPI had answered; `asked`: we sent the signal; `ran`: seconds."""
+    """The verdict on one end. `live`: LocalAPI had answered; `asked`: we sent the signal; `ran`: seconds.
+
+    `tail` is what it wrote last, `LOOK_LINES` at best. Only a daemon that never answered can have failed to start:
+    later the same words in its log mean something else.
+    """
     how = _how(status, ran)
     if asked:
         return Cause(f"{how}, as asked")
-    line = next((text for text in reversed(tail) if any(n in text for n in _TELLING)), None)
     if status.signal is not None:
-        return Cause(how + _who_kills(status.signal), because=None)
-    found = _classify(line or "")
+        return Cause(how)
+    found = next((hit for hit in (_classify(line, live=live) for line in reversed(tail)) if hit is not None), None)
+    if found is None and any(_USAGE in line for line in tail):
+        found = _OPTION, ""
     if found is None:
         return Cause(how, because=_last_words(tail))
-    kind, reason, fix = found
+    known, detail = found
     return Cause(
-        f"{how}: {reason}",
-        because=_message(line or ""),
-        next=fix,
-        tun_failed=kind == "tun" and mode == "tun" and not live,
-        permanent=kind == "permanent",
+        f"{how}: {known.says}",
+        because=_sentence(known.says, detail),
+        next=known.fix,
+        tun_failed=known.kind == _TUN and mode == "tun",
+        permanent=known.kind == _PERMANENT,
     )
+
+
+def how_of(reason: str) -> str:
+    """The part of `Cause.reason` that says how it ended: `code 1 after 0.4 s`."""
+    return reason.partition(": ")[0]
 
 
 def _how(status: ExitStatus, ran: float) -> str:
     if status.signal is not None:
-        return signal_name(status.signal)
+        likely = ", likely out of memory" if status.signal == signals.SIGKILL else ""
+        return signal_name(status.signal) + likely
     if status.code is None:
         return "ended, exit status unknown"
     after = f" after {ran:.1f} s" if 0 < ran < 10 else ""  # noqa: PLR2004 - longer runs do not look like a start
     return f"code {status.code}{after}"
 
 
-def _who_kills(number: int) -> str:
-    if number == signals.SIGKILL:
-        return ", likely out of memory or killed by hand"
-    return ""
+class _Known(msgspec.Struct, frozen=True):
+    """One kind of end: a line with all `needles`. `says` may have `{name}`, the interface that the line names."""
+
+    needles: tuple[str, ...]
+    kind: str
+    says: str
+    fix: str | None = None
 
 
-_TUN = "tun"
-_CLASSES: tuple[tuple[str, str, str, str | None], ...] = (
-    ("invalid boolean environment variable", "permanent", "an environment variable that tailscaled does not accept",
-     "correct or unset the variable, then: tazpod-net up"),
-    ("invalid integer environment variable", "permanent", "an environment variable that tailscaled does not accept",
-     "correct or unset the variable, then: tazpod-net up"),
-    ("environment variable", "permanent", "an environment variable that tailscaled does not accept",
-     "correct or unset the variable, then: tazpod-net up"),
-    ("flag provided but not defined", "permanent", "tailscaled does not know an option",
-     "correct daemon.extra_args, then: tazpod-net up"),
-    ("invalid value", "permanent", "tailscaled does not accept an option", "correct daemon.extra_args, then: tazpod-net up"),
-    ("non-flag arguments", "permanent", "tailscaled does not accept an argument", "correct daemon.extra_args, then: tazpod-net up"),
-    ("device or resource busy", _TUN, "another program holds the TUN device",
-     'set daemon.mode = "userspace" or stop the other one'),
-    ("/dev/net/tun does not exist", _TUN, "/dev/net/tun does not exist", None),
-    ("tstun.New", _TUN, "the TUN device could not be made", None),
-    ("router.Up", _TUN, "routing rules could not be set", None),
-    ("already set", _TUN, "the TUN start failed half way", None),
-    ("createEngine", _TUN, "its engine could not be made", None),
-    ("listener:", "config", "a proxy port is taken", None),
-    ("safesocket.Listen", "config", "its socket is taken by another tailscaled", "tazpod-net up --takeover"),
-    ("error reading config file", "permanent", "its --config file is bad", "correct daemon.extra_args"),
-    ("error parsing config", "permanent", "its --config file is bad", "correct daemon.extra_args"),
-    ("--statedir", "permanent", "it cannot use its state directory", None),
-    ("no space left on device", "config", "the disk is full", "free some space"),
-    ("watchdog timeout", "config", "its own watchdog found a deadlock", None),
-    ("wgengine has been closed", "config", "its engine closed (was the interface deleted?)", None),
-    ("panic:", "config", "it panicked", None),
+_TUN, _PERMANENT, _START, _ANY = "tun", "permanent", "start", "any"  # all but the last: only before LocalAPI answered
+_ENV = "tailscaled does not accept an environment variable"
+_ENV_FIX = "correct or unset it, then: tazpod-net down; tazpod-net up"
+_ARGS_FIX = "correct daemon.extra_args, then: tazpod-net reload; tazpod-net up"
+_OPTION = _Known((), _PERMANENT, "tailscaled does not accept an option", _ARGS_FIX)
+_USAGE = "print version information and exit"  # of the usage text, 41 lines, which may have pushed the error away
+_KNOWN = (
+    _Known(("invalid ", " environment variable "), _PERMANENT, _ENV, _ENV_FIX),
+    *(
+        msgspec.structs.replace(_OPTION, needles=needles)
+        for needles in (
+            ("flag provided but not defined",),
+            ("flag needs an argument",),
+            ("invalid value ", " for flag -"),
+            ("invalid boolean value ", " for -"),
+        )
+    ),
+    _Known(("does not take non-flag arguments",), _PERMANENT, "tailscaled does not accept an argument", _ARGS_FIX),
+    _Known(("error reading config file",), _PERMANENT, "its --config file is bad", _ARGS_FIX),
+    _Known(("error parsing config",), _PERMANENT, "its --config file is bad", _ARGS_FIX),
+    _Known(("--statedir (or at least --state) is required",), _PERMANENT, "it has no state directory", None),
+    _Known(("failed to create state directory",), _PERMANENT, "it cannot make its state directory", None),
+    _Known(("device or resource busy",), _TUN, "another program holds {name}",
+           'set daemon.mode = "userspace" or stop the other one'),
+    _Known(("/dev/net/tun does not exist",), _TUN, "there is no /dev/net/tun"),
+    _Known(("requires root",), _TUN, "TUN needs root"),
+    _Known(('tstun.New("',), _TUN, "the TUN device could not be made"),
+    _Known(("router.Up: ",), _TUN, "routing rules could not be set"),
+    _Known(("is already set",), _TUN, "the TUN start failed half way"),
+    _Known(("createEngine: ",), _TUN, "its engine could not be made"),
+    _Known((" listener: ",), _START, "a proxy port is taken"),
+    _Known(("safesocket.Listen",), _START, "its socket is taken by another tailscaled", "tazpod-net up --takeover"),
+    _Known(("no space left on device",), _ANY, "the disk is full", "free some space"),
+    _Known(("watchdog timeout",), _ANY, "its own watchdog found a deadlock"),
+    _Known(("wgengine has been closed",), _ANY, "its engine closed: was the interface deleted?"),
+    _Known(("panic: ",), _ANY, "it panicked"),
+    _Known(("fatal error: ",), _ANY, "the Go runtime gave up"),
 )  # fmt: skip
-_TELLING = tuple(row[0] for row in _CLASSES)
 
 
-def _classify(line: str) -> tuple[str, str, str | None] | None:
-    for needle, kind, reason, fix in _CLASSES:
-        if needle in line:
-            return kind, reason, fix
+def _classify(line: str, *, live: bool) -> tuple[_Known, str] | None:
+    """The kind of end that a line tells of, and its words. The start line repeats argv: it says nothing."""
+    if "Program starting: " in line:
+        return None
+    for known in _KNOWN:
+        if (known.kind == _ANY or not live) and all(needle in line for needle in known.needles):
+            said = known.says.replace("{name}", _quoted(line) or "the TUN device")
+            return msgspec.structs.replace(known, says=said), _detail(line, known)
     return None
+
+
+def _quoted(line: str) -> str:
+    """The first text in quotes: `tstun.New("tailscale0"): device or resource busy`."""
+    parts = line.split('"', 2)
+    return parts[1] if len(parts) == 3 else ""  # noqa: PLR2004 - before, inside, after
+
+
+def _detail(line: str, known: _Known) -> str:
+    """The words that matter: for trouble with a device what the kernel said, else the whole message."""
+    message = _message(line)
+    return message.rpartition(": ")[2] if known.kind == _TUN else message
+
+
+def _sentence(says: str, detail: str) -> str:
+    """`another program holds tailscale0 (device or resource busy)`."""
+    return says if says.endswith(detail) or not detail else f"{says} ({_short(detail)})"
 
 
 def _message(line: str) -> str:
@@ -128,4 +173,13 @@ def _message(line: str) -> str:
 
 
 def _last_words(tail: list[str]) -> str | None:
-    return _message(tail[-1]) if tail else None
+    """Where nothing is known: the last line that is more than farewell."""
+    said = [message for message in map(_message, tail) if message and message not in _FAREWELL]
+    return _short(said[-1]) if said else None
+
+
+_FAREWELL = frozenset({"flushing log.", "logger closing down"})
+
+
+def _short(text: str, limit: int = 160) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -144,17 +144,18 @@ def offline(layout: Layout, hung: client.HungError | None = None) -> Status:
 
 
 def _survivor(layout: Layout) -> int | None:
-    """A daemon that outlived its supervisor: by its record, else by its command line."""
-    record = read_record(layout.daemon_record)
-    if record.pid and record.fits():
-        return record.pid
+    """A daemon that outlived its supervisor: the one in the record, if it is a tailscaled of this home, else any."""
     sockets = {os.path.join(d, "tailscaled.sock") for d in socket_dirs(layout.home, os.environ)}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            argv = process.argv_of(int(name))
-            if len(argv) > 1 and "tailscaled" in os.path.basename(argv[0]) and read_argv(argv).socket in sockets:
-                return int(name)
-    return None
+    record = read_record(layout.daemon_record)
+    if record.pid and record.fits() and _serves(record.pid, sockets):
+        return record.pid
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return next((pid for pid in pids if _serves(pid, sockets)), None)
+
+
+def _serves(pid: int, sockets: set[str]) -> bool:
+    argv = process.argv_of(pid)
+    return len(argv) > 1 and "tailscaled" in os.path.basename(argv[0]) and read_argv(argv).socket in sockets
 
 
 class _Asked:

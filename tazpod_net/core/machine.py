@@ -26,6 +26,7 @@ from tazpod_net.core.events import (
 from tazpod_net.core.model import Machine, Policy, State
 
 NEVER_ANSWERED = "LocalAPI never answered"
+GAVE_UP = "gave up after "
 _KILL_AGAIN = 1.0  # seconds at least between two SIGKILL, whatever the configured grace
 
 Step = tuple[Machine, tuple[Effect, ...]]
@@ -227,7 +228,7 @@ def _failed(machine: Machine, event: Exited | SpawnFailed, policy: Policy) -> St
     given_up = 0 < policy.give_up_after <= failures and not event.permanent
     reason, fix = (machine.reason, "") if machine.reason else (event.reason, event.fix)
     if given_up:
-        reason = f"gave up after {failures} failures in a row: {reason}"
+        reason = f"{GAVE_UP}{failures} failures in a row: {reason}"
     over = given_up or event.permanent
     ended = move(
         machine,

@@ -31,9 +31,9 @@ class _Quiet(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(…)"
 
-    def __rich_repr__(self) -> tuple[()]:
+    def __rich_repr__(self) -> list[tuple[str, object]]:
         """Nothing for rich either, which asks here and not by `repr`."""
-        return ()
+        return []
 
 
 class Request(_Quiet, frozen=True):
@@ -162,7 +162,7 @@ def key_body(request: Request) -> bytes:
     body: dict[str, object] = {"capabilities": {"devices": {"create": create}}}
     if request.expiry_s > 0:  # 0 is left out, as Tailscale's own client does (client/tailscale/keys.go:93)
         body["expirySeconds"] = request.expiry_s
-    # The API takes 50 letters, digits, hyphens, underscores and blanks.
+    # Plain and short: it is documented as alphanumeric (terraform-provider-tailscale, tailnet_key).
     description = re.sub(r"[^A-Za-z0-9 _-]+", "-", request.description)[:50].strip()
     if description:
         body["description"] = description
@@ -198,33 +198,49 @@ def _read(reply: Reply, call: Call, field: str, what: str) -> str | Trouble:
     return _trouble(f"{call.host} answered without {what}", _CHECK_URL)
 
 
-def judge(reply: Reply, call: Call) -> Trouble:  # noqa: C901 - one row per status
-    """What a status other than 2xx means."""
-    answer, status = _object(reply.body), reply.status
-    words = _message(answer)
-    if status == 429:  # noqa: PLR2004 - as below: HTTP statuses are their own names
-        return _rate_limited(reply)
-    if status >= 500 and status != 511 or status == 408:  # noqa: PLR2004 - 511: the captive portal's own (RFC 6585)
-        return _unwell(reply, call)
-    if answer is None and _is_page(reply):
-        return _not_json(reply, call)
-    if status in {400, 403} and call.step == "keys" and re.search(r"\btags?\b", words, re.IGNORECASE):
+def judge(reply: Reply, call: Call) -> Trouble:
+    """What a status other than 2xx means. A web page is nobody's verdict on a credential."""
+    answer = _object(reply.body)
+    match reply.status:
+        case 429:
+            return _rate_limited(reply)
+        case 408 | 500 | 502 | 503 | 504:
+            return _unwell(reply, call)
+        case _ if answer is None and _is_page(reply):
+            return _not_json(reply, call)
+        case status if status in _VERDICTS:
+            return _verdict(reply, call, answer)
+        case 404:
+            return _not_found(call, is_api=answer is not None)
+        case status if status >= _SERVER_ERROR:
+            return _unwell(reply, call)
+        case _:
+            return _odd(reply, call, answer)
+
+
+def _verdict(reply: Reply, call: Call, answer: dict[str, object] | None) -> Trouble:
+    """400, 401 and 403: what of the request is wrong."""
+    if reply.status != _UNAUTHORIZED and call.step == "keys" and _TAGS.search(_message(answer)):
         return _tag_refused(call.request)
-    if status in {400, 401, 403} and abs(reply.clock_off_s or 0.0) > CLOCK_TOLERANCE_S:
+    if abs(reply.clock_off_s or 0.0) > CLOCK_TOLERANCE_S:
         return _clocks_differ(reply, call)
-    if status == 401 or (call.step == "token" and _oauth_error(answer) in _UNKNOWN_CLIENT):  # noqa: PLR2004
+    if reply.status == _UNAUTHORIZED or (call.step == "token" and _oauth_error(answer) in _UNKNOWN_CLIENT):
         return _unknown(call)
-    if status == 403:  # noqa: PLR2004
+    if reply.status == _FORBIDDEN:
         return _forbidden(call, is_api=answer is not None)
-    if status == 404:  # noqa: PLR2004
-        return _not_found(call, is_api=answer is not None)
-    said = quote(words, call.secrets)
-    return _trouble(
-        f"{call.host} refused the request ({status}{': ' if said else ''}{said})",
-        "check login.tags, login.key_expiry_s and login.api_url",
-    )
+    return _odd(reply, call, answer)
 
 
+def _odd(reply: Reply, call: Call, answer: dict[str, object] | None) -> Trouble:
+    """Nothing that is known: in the API's own words, if they may be shown."""
+    said = quote(_message(answer), call.secrets)
+    text = f"{call.host} refused the request ({reply.status}{': ' if said else ''}{said})"
+    return _trouble(text, "check login.tags, login.key_expiry_s and login.api_url")
+
+
+_VERDICTS = {400, 401, 403}
+_UNAUTHORIZED, _FORBIDDEN, _SERVER_ERROR = 401, 403, 500
+_TAGS = re.compile(r"\btags?\b", re.IGNORECASE)
 _UNKNOWN_CLIENT = {"invalid_client", "unauthorized_client", "invalid_grant"}  # RFC 6749, 5.2
 _BY_ITSELF = "it is tried again by itself"
 _CHECK_URL = "check login.api_url, and that no proxy stands in between"
@@ -388,7 +404,7 @@ def _network(failure: Failure, who: str, budget: str) -> str:
         case Kind.NAME_LATER:
             return f"the name of {who} cannot be looked up: DNS does not answer"
         case Kind.CONNECT:
-            return f"no connection to {who}: {os.strerror(failure.number) if failure.number else 'it failed'}".lower()
+            return f"no connection to {who}: {_reason(failure.number) or 'it failed'}"
         case Kind.CONNECT_SLOW:
             return f"no connection to {who}: it does not answer"
         case Kind.CUT:
@@ -397,6 +413,12 @@ def _network(failure: Failure, who: str, budget: str) -> str:
             return f"{who} does not speak HTTP"
         case _:
             return f"{who} did not answer completely within {budget}"
+
+
+def _reason(number: int) -> str:
+    """The words for an errno, as part of a sentence."""
+    words = os.strerror(number) if number else ""
+    return words[:1].lower() + words[1:]
 
 
 def _proxy_refused(failure: Failure, call: Call) -> Trouble:
@@ -473,10 +495,8 @@ def in_clear() -> Refused:
 
 def bad_cert_file(path: str, number: int) -> Refused:
     """SSL_CERT_FILE cannot be used; `number` is the errno, 0 if there is no certificate in it."""
-    why = os.strerror(number) if number else "no certificate in it"
-    return Refused(
-        "minting", f"SSL_CERT_FILE is {path}: {why}".lower(), "correct it or unset it, then: tazpod-net down, up"
-    )
+    why = _reason(number) or "no certificate in it"
+    return Refused("minting", f"SSL_CERT_FILE is {path}: {why}", "correct it or unset it, then: tazpod-net down, up")
 
 
 def no_credentials() -> Refused:

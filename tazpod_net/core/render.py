@@ -1,15 +1,21 @@
 """Status -> text for a person. Pure. Golden renderings are in tests/core/test_render.py."""
 
+from collections.abc import Callable
+
 from tazpod_net.core.login import ONLY_A_PERSON, REJECTED
-from tazpod_net.core.status import Status
+from tazpod_net.core.status import DaemonPart, Status
+from tazpod_net.core.timefmt import local_time, parse_rfc3339
 
 _COLOURS = {"green": "\x1b[32m", "yellow": "\x1b[33m", "red": "\x1b[31m"}
 _RESET = "\x1b[0m"
 
+OffsetAt = Callable[[float], int]
+"""Seconds east of UTC at a moment (seconds since the epoch): the caller knows the time zone, this module does not."""
+
 
 def span(seconds: float) -> str:
     """A length of time as a person says it, two units at most: `4 s`, `0.9 s`, `4 min`, `3 h 12 min`, `5 days`."""
-    if seconds < 10:  # noqa: PLR2004 - tenths are worth saying only here
+    if seconds < 9.95:  # noqa: PLR2004 - tenths are worth saying only here
         return f"{max(seconds, 0.0):.1f} s"
     if seconds < 60:  # noqa: PLR2004
         return f"{int(seconds)} s"
@@ -62,11 +68,10 @@ def _waiting_state(status: Status) -> str:
     return "key-rejected" if code in REJECTED else "starting"
 
 
-def text(status: Status, *, now: float, colour: bool = False, log_hint: str = "tazpod-net logs") -> str:
-    """The whole answer of `status`; `now` is seconds since the epoch, for `in 14 s` and the like."""
-    del log_hint
+def text(status: Status, *, now: float, colour: bool = False, offset_at: OffsetAt | None = None) -> str:
+    """The whole answer of `status`. `now`: seconds since the epoch. Without `offset_at` times are said in UTC."""
     lines = [_first_line(status, colour=colour)]
-    lines += [f"  {name:<9} {value}" for name, value in _details(status, now) if value]
+    lines += [f"  {name:<9} {value}" for name, value in _details(status, now, offset_at) if value]
     return "\n".join(lines) + "\n"
 
 
@@ -80,27 +85,41 @@ def _first_line(status: Status, *, colour: bool) -> str:
     return f"{_COLOURS[shade]}{word}{_RESET}{separator}{rest}"
 
 
-def _details(status: Status, now: float) -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    if status.daemon.mode == "userspace" and status.daemon.mode_reason and status.supervisor.state == "up":
+Rows = list[tuple[str, str]]
+
+
+def _details(status: Status, now: float, offset_at: OffsetAt | None) -> Rows:
+    """Only what has something to say: before the node is ready, the first line and the notes say it all."""
+    rows: Rows = []
+    if status.ready and status.daemon.mode == "userspace" and status.daemon.mode_reason:
         rows.append(("why", status.daemon.mode_reason))
-    rows.append(("daemon", _daemon_line(status, now)))
-    rows.append(("login", _login_line(status)))
-    rows += [("identity", _identity_line(status)), ("peers", _peers_line(status)), ("use", _use_line(status))]
-    rows.append(("dns", _dns_line(status)))
-    rows += [("health", f"{h.text} ({h.code})") for h in status.backend.health if status.live]
+    rows.append(("daemon", _daemon_line(status, now, offset_at)))
+    if status.ready:
+        rows += [("login", _login_line(status, now)), ("identity", _identity_line(status))]
+        rows += [("peers", _peers_line(status)), ("use", _use_line(status)), ("dns", _dns_line(status))]
+    rows += [("health", f"{h.text} ({h.code})") for h in status.backend.health if _is_news(status, h.code)]
     rows += [("drift", f"{d.setting}: wanted {_say(d.wanted)}, is {_say(d.actual)}") for d in status.settings_drift]
     return rows + _note_rows(status)
 
 
-_ROW_OF_NOTE = {"looked": "looked", "because": "because"}
+# What the first line says already, in the words of tailscaled (`tsconst/health.go`).
+_SAID_ABOVE = frozenset({"login-state", "wantrunning-false", "warming-up", "state-store-health"})
 
 
-def _note_rows(status: Status) -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
+def _is_news(status: Status, code: str) -> bool:
+    return status.live and (status.ready or code not in _SAID_ABOVE)
+
+
+_ROWS_OF_NOTES = {"looked": "looked", "because": "because"}
+_ONLY_NEXT = frozenset({"start", "backoff", "fatal"})  # their text is the first line's; it is there for programs
+
+
+def _note_rows(status: Status) -> Rows:
+    rows: Rows = []
     nexts: list[str] = []
     for note in status.notes:
-        rows.append((_ROW_OF_NOTE.get(note.code, "note"), note.text))
+        if note.code not in _ONLY_NEXT:
+            rows.append((_ROWS_OF_NOTES.get(note.code, "note"), note.text))
         if note.next and note.next not in nexts:
             nexts.append(note.next)
     login_next = status.backend.login_next
@@ -117,58 +136,78 @@ def _say(value: object) -> str:
     return str(value) if value not in {None, ""} else "none"
 
 
-def _daemon_line(status: Status, now: float) -> str:
+def _daemon_line(status: Status, now: float, offset_at: OffsetAt | None) -> str:
     daemon = status.daemon
-    if daemon.pid is None:
+    eventful = daemon.adopted or daemon.restarts or daemon.last_exit is not None
+    if daemon.pid is None or not (status.ready or (status.live and eventful)):
         return ""
-    parts = [
-        f"tailscaled {daemon.version or daemon.binary_version or '(version unknown)'}",
-        f"pid {daemon.pid}",
-    ]
+    parts = [f"tailscaled {_version(daemon)}", f"pid {daemon.pid}"]
     if daemon.mode == "tun" and daemon.interface:
         parts.append(daemon.interface)
     if daemon.adopted:
         parts.append("adopted from an earlier supervisor")
-    line = ", ".join(parts)
-    if daemon.restarts:
-        line += f"; {daemon.restarts} restart{'s' if daemon.restarts > 1 else ''}"
-    if daemon.last_exit is not None:
-        end = daemon.last_exit
-        line += f"{':' if daemon.restarts else '; last exit'} {end.reason}, {clock(end.at, now)} (logs --previous)"
-    return line
+    return ", ".join(parts) + _past(daemon, now, offset_at)
 
 
-def clock(rfc3339: str, now: float) -> str:
-    """`14:02` today, else the date as well; the given time is UTC and is said in UTC."""
-    del now
-    day, _, rest = rfc3339.partition("T")
-    return f"{rest[:5]} UTC" if rest else day
+def _version(daemon: DaemonPart) -> str:
+    """`1.102.5` of `1.102.5-t1234-g5678`: the commits are in the JSON."""
+    return (daemon.version or daemon.binary_version or "(version unknown)").partition("-")[0]
 
 
-def _login_line(status: Status) -> str:
+def _past(daemon: DaemonPart, now: float, offset_at: OffsetAt | None) -> str:
+    """`; 1 restart: SIGKILL, likely out of memory, 14:02 (logs --previous)`."""
+    restarts = f"; {daemon.restarts} restart{'s' if daemon.restarts > 1 else ''}" if daemon.restarts else ""
+    if daemon.last_exit is None:
+        return restarts
+    end = daemon.last_exit
+    return f"{restarts or '; last exit'}: {end.reason}, {clock(end.at, now, offset_at)} (logs --previous)"
+
+
+def clock(rfc3339: str, now: float, offset_at: OffsetAt | None = None) -> str:
+    """`14:02` today, `2026-11-22 14:02` on another day; `14:02 UTC` where no offset is known."""
+    at = parse_rfc3339(rfc3339)
+    if at is None:
+        return rfc3339
+    east = offset_at or (lambda _: 0)
+    day, minute = local_time(at + east(at))
+    today, _ = local_time(now + east(now))
+    said = minute if day == today else f"{day} {minute}"
+    return said if offset_at is not None else f"{said} UTC"
+
+
+def _login_line(status: Status, now: float) -> str:
     backend = status.backend
-    if backend.login is None or (backend.login_code != "ok" and not status.ready):
-        return ""
-    parts = [backend.login, *backend.tags]
+    parts = [backend.login or "ok", *backend.tags]
     if backend.key_expiry:
-        parts.append(f"node key ends {backend.key_expiry[:10]}")
+        parts.append(f"node key ends {backend.key_expiry[:10]}{_days_left(backend.key_expiry, now)}")
     if backend.requested_hostname and backend.hostname and backend.requested_hostname != backend.hostname:
         parts.append(f"named {backend.hostname}, asked for {backend.requested_hostname}")
     return ", ".join(parts)
 
 
+def _days_left(rfc3339: str, now: float) -> str:
+    """` (99 days)`."""
+    ends = parse_rfc3339(rfc3339)
+    if ends is None:
+        return ""
+    days = int((ends - now) // 86400)
+    if days < 0:
+        return " (over)"
+    return f" ({days} day{'' if days == 1 else 's'})"
+
+
 def _identity_line(status: Status) -> str:
     identity = status.identity
-    if identity.path is None or not status.live:
+    if identity.path is None:
         return ""
-    store = f" ({identity.store})" if identity.store else ""
-    verb = "kept in" if identity.kind == "persist" else "ephemeral, in"
-    return f"{verb} {identity.path}{store}"
+    path = status.paths.home if identity.path == f"{status.paths.home}/state" else identity.path
+    store = {"mount": " (bind mount)", None: ""}.get(identity.store, f" ({identity.store})")
+    return f"{'kept in' if identity.kind == 'persist' else 'ephemeral, in'} {path}{store}"
 
 
 def _peers_line(status: Status) -> str:
     peers = status.backend.peers
-    if not status.ready or not peers.total:
+    if not peers.total:
         return ""
     line = f"{peers.online} of {peers.total} online"
     parts = [f"{peers.direct} direct"] if peers.direct else []
@@ -179,15 +218,13 @@ def _peers_line(status: Status) -> str:
 
 def _use_line(status: Status) -> str:
     socks5, http = status.proxy.socks5, status.proxy.http
-    if not socks5 and not http:
-        return ""
     if socks5 == http:
-        return f"SOCKS5 and HTTP proxy on {socks5}"
-    return ", ".join(f"{kind} proxy on {where}" for kind, where in (("SOCKS5", socks5), ("HTTP", http)) if where)
+        return f"SOCKS5 and HTTP on {socks5}" if socks5 else ""
+    return ", ".join(f"{kind} on {where}" for kind, where in (("SOCKS5", socks5), ("HTTP", http)) if where)
 
 
 def _dns_line(status: Status) -> str:
-    if status.dns.resolver is None or not status.ready:
+    if status.dns.resolver is None:
         return ""
     return status.dns.resolver + (", guarded" if status.dns.guarded else "")
 
@@ -196,55 +233,65 @@ def _first_ip(status: Status) -> str | None:
     return status.backend.ips[0] if status.backend.ips else None
 
 
-def summary(status: Status, *, ready_for: float | None, because: str = "", wait: float | None = None) -> str:  # noqa: C901 - one row per state
-    """The first line. `ready_for`: seconds of readiness; `wait`: seconds until the next start (backoff)."""
-    name = "tailscaled"
+def summary(
+    status: Status,
+    *,
+    ready_for: float | None = None,
+    not_live_because: str = "",
+    trouble: str = "",
+    wait: float | None = None,
+) -> str:
+    """The first line.
+
+    `ready_for`: seconds of readiness. `not_live_because`: what is the matter with a daemon that does not answer.
+    `trouble`: what went wrong (backoff, fatal). `wait`: seconds until the next start (backoff).
+    """
     match status.supervisor.state:
         case "up" if not status.live:
-            return f"not answering: {name} (pid {status.daemon.pid}) {because or 'does not answer'}"
+            return f"not answering: tailscaled (pid {status.daemon.pid}) {not_live_because or 'does not answer'}"
         case "up" if status.ready:
             return _ready_line(status, ready_for)
         case "up":
             return _not_ready_line(status)
         case "starting":
-            return (
-                f"starting: {name} (pid {status.daemon.pid}), waiting for its answer"
-                if status.daemon.pid
-                else "starting"
-            )
+            return f"starting: tailscaled{_pid(status)}, waiting for its answer"
         case "stopping":
-            return (
-                f"stopping: {name} (pid {status.daemon.pid}) was told to end" if status.daemon.pid else "stopping"
-            )
+            return f"stopping: tailscaled{_pid(status)} was told to end"
         case "backoff":
-            times = f"{status.daemon.restarts + 1} times" if status.daemon.restarts else "once"
-            nxt = f", next start in {span(wait)}" if wait is not None else ""
-            return f"backing off: {name} ended ({times}){nxt}"
+            return f"backing off: {trouble}" + ("" if wait is None else f", next start in {span(max(wait, 0.0))}")
         case "fatal":
-            return f"fatal: {because or 'cannot start tailscaled'}"
+            return f"fatal: {trouble}"
         case _:
             return "not running"
+
+
+def _pid(status: Status) -> str:
+    return "" if status.daemon.pid is None else f" (pid {status.daemon.pid})"
 
 
 def _ready_line(status: Status, ready_for: float | None) -> str:
     backend = status.backend
     where = f"on {backend.tailnet} as " if backend.tailnet else "as "
-    mode = "by TUN" if status.daemon.mode == "tun" else "userspace (proxy only)"
-    glue = " " if status.daemon.mode == "tun" else ", "
+    mode = " by TUN" if status.daemon.mode == "tun" else ", userspace (proxy only)"
     since = f", for {span(ready_for)}" if ready_for is not None else ""
-    word = "ready" if status.online else "offline"
-    lost = "" if status.online else "; the control server does not see this node"
-    return f"{word}: {where}{backend.hostname} ({_first_ip(status)}){glue}{mode}{since}{lost}"
+    word, lost = ("ready", "") if status.online else ("offline", "; the control server does not see this node")
+    return f"{word}: {where}{backend.hostname} ({_first_ip(status)}){mode}{since}{lost}"
 
 
 def _not_ready_line(status: Status) -> str:
     backend = status.backend
     code = backend.login_code or ""
     if code == "no-credentials":
-        return "waiting for credentials: tailscaled runs, this container is not logged in"
+        return f"{backend.login}: tailscaled runs, this container is not logged in"
     if code == "logging-in":
-        return f"logging in: tailscaled runs, {backend.login}"
+        return f"logging in: tailscaled runs, {_after_colon(backend.login or '')}"
     if code in ONLY_A_PERSON or backend.login:
         head, separator, tail = (backend.login or code).partition(": ")
         return f"{head}: {tail}" if separator else f"{head}: tailscaled runs"
     return f"starting: tailscaled runs, its backend is {backend.state or 'not decided'}"
+
+
+def _after_colon(said: str) -> str:
+    """`control server's name does not resolve` of `logging in: control server's…`; what is awaited, if that is all."""
+    _, separator, rest = said.partition("logging in: ")
+    return rest if separator else said.replace("logging in", "waiting for the control server", 1)

@@ -5,7 +5,9 @@ import msgspec
 from tazpod_net.core import render
 from tazpod_net.core.argv import Wanted, drift
 from tazpod_net.core.backend import Backend
+from tazpod_net.core.exits import how_of
 from tazpod_net.core.login import Said
+from tazpod_net.core.machine import GAVE_UP
 from tazpod_net.core.model import Machine, State
 from tazpod_net.core.status import (
     BackendPart,
@@ -108,13 +110,24 @@ def build(known: Known) -> Status:
 
 def _summary(known: Known, status: Status) -> str:
     machine, now = known.machine, known.clock.mono
-    because = known.not_live_because or machine.reason
     return render.summary(
         status,
         ready_for=None if known.ready_since is None else now - known.ready_since,
-        because=because,
+        not_live_because=known.not_live_because,
+        trouble=_trouble(machine),
         wait=None if machine.state is not State.BACKOFF or machine.deadline is None else machine.deadline - now,
     )
+
+
+def _trouble(machine: Machine) -> str:
+    """What went wrong, for the first line: `tailscaled exited 5 times (code 1 after 0.4 s)`."""
+    if not machine.died or machine.reason.startswith(GAVE_UP):
+        return machine.reason
+    if machine.state is State.FATAL:
+        how, _, why = machine.reason.partition(": ")
+        return f"tailscaled exited ({how})" + (f": {why}" if why else "")
+    times = "once" if machine.failures == 1 else f"{machine.failures} times"
+    return f"tailscaled exited {times} ({how_of(machine.reason)})"
 
 
 def _daemon(known: Known) -> DaemonPart:
@@ -162,7 +175,7 @@ def _backend(known: Known, *, live: bool) -> BackendPart:
 def _drift(known: Known, *, ready: bool) -> list[Drift]:
     if not ready or known.backend.prefs is None:
         return []
-    return [Drift(*row) for row in drift(known.settings, known.backend.prefs)]
+    return [Drift(*row) for row in drift(known.settings, known.backend.prefs, known.backend.exit_nodes)]
 
 
 def _notes(known: Known, *, live: bool) -> list[Note]:
@@ -170,16 +183,21 @@ def _notes(known: Known, *, live: bool) -> list[Note]:
     code = known.said.code if live else None
     if code == "no-credentials" and known.looked:
         notes.append(Note("looked", known.looked))
-    if known.machine.state in {State.BACKOFF, State.FATAL} and known.last_exit_because:
-        notes.append(Note("because", known.last_exit_because))
-    if known.machine.state is State.BACKOFF:
-        notes.append(Note("backoff", known.machine.reason, known.last_exit_next or "now: tazpod-net restart"))
-    if known.machine.state is State.FATAL:
-        notes.append(
-            Note(
-                "fatal",
-                "it is not tried again by itself until that changes",
-                known.last_exit_next or "tazpod-net up",
-            )
-        )
+    if known.machine.state in {State.BACKOFF, State.FATAL}:
+        notes += _failure_notes(known)
     return [*notes, *known.notes]
+
+
+def _failure_notes(known: Known) -> list[Note]:
+    """Why it failed, and what to do: for a daemon that ended from its log, for one that never ran from the start."""
+    machine = known.machine
+    because, fix = (known.last_exit_because, known.last_exit_next) if machine.died else (None, None)
+    notes = [Note("because", because)] if because else []
+    fix = machine.fix or fix
+    if machine.state is State.FATAL:
+        text = "it goes on by itself when the binary, the device or the configuration changes"
+        return [*notes, Note("fatal", text, fix or "tazpod-net up")]
+    steps = [fix] if fix else []
+    steps += ["now: tazpod-net restart"]
+    steps += ["log: tazpod-net logs --previous"] if machine.died else []
+    return [*notes, Note("backoff", machine.reason, "; ".join(steps))]

@@ -25,3 +25,9 @@ def parse_rfc3339(text: str) -> float | None:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return None
+
+
+def local_time(shifted: float) -> tuple[str, str]:
+    """(`2026-11-23`, `14:02`) for seconds since the epoch that the offset from UTC has been added to."""
+    day, _, minute = time.strftime("%Y-%m-%d %H:%M", time.gmtime(shifted)).partition(" ")
+    return day, minute

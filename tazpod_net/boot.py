@@ -15,7 +15,7 @@ import msgspec
 from tazpod_net import foreign
 from tazpod_net.adapters import files, process, sockets
 from tazpod_net.adapters.keyfile import read_key
-from tazpod_net.adapters.spool import Spool
+from tazpod_net.adapters.spool import Spool, can_punch
 from tazpod_net.config import Loaded
 from tazpod_net.core.argv import Wanted
 from tazpod_net.core.events import Adopted, WantUp
@@ -29,7 +29,7 @@ from tazpod_net.credentials import Credentials
 from tazpod_net.daemon import HomeDaemon
 from tazpod_net.engine import Engine
 from tazpod_net.errors import TazpodNetError
-from tazpod_net.home import Layout, start_ticks
+from tazpod_net.home import Layout, socket_dirs, start_ticks
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,13 +63,25 @@ class Boot:
             max_bytes=config.log.max_bytes,
             files=config.log.files,
             rules=line_rules(config, self.credentials),
-            on_lines=lambda lines: self.spool_lines(lines),
+            on_read=lambda text: self.log_text(text),
             on_text=_copy_out if launch.copy_log else None,
+            spool_dir=None if can_punch(layout.state) else self.socket_dir_for_spool(),
         )
         self.daemon = HomeDaemon(layout, self.daemon_socket, config, launch.env, self.spool)
         self.engine = Engine(policy(config), self.daemon)
         self.survivor: int | None = None
-        self.spool_lines: Callable[[list[bytes]], None] = lambda _lines: None  # the supervisor's, once it runs
+        self.log_text: Callable[[bytes], None] = lambda _text: None  # the supervisor's, once it runs
+
+    def socket_dir_for_spool(self) -> str | None:
+        """A filesystem without holes (9p, NFS) would keep every byte that the daemon ever wrote: spool elsewhere."""
+        for directory in socket_dirs(self.layout.home, self.launch.env)[1:]:
+            try:
+                os.makedirs(directory, 0o755, exist_ok=True)
+            except OSError:
+                continue
+            if can_punch(directory):
+                return directory
+        return None
 
     def check(self, *, takeover: bool) -> None:
         """Finds a survivor of an earlier supervisor; refuses, or on request stops, a tailscaled started by hand."""

@@ -98,6 +98,10 @@ class Log(Protocol):
 
     trouble: str | None
 
+    @property
+    def blind(self) -> bool:
+        """Inotify has run out: nothing tells of new lines, look by a timer."""
+
     def pump(self, limit: int = ...) -> bool:
         """Moves what is there; True if there may be more at once."""
 

@@ -126,6 +126,11 @@ class Session:
         """Credentials, permission or plan changed."""
         self._decide()
 
+    @property
+    def can_mint(self) -> bool:
+        """Whether a key can be bought without a person."""
+        return any(c.mints for c in self.hooks.candidates())
+
     def node_deleted(self) -> None:
         """A log line said that control does not know this node any more."""
         self._decide(deleted=True)

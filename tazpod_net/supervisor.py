@@ -25,7 +25,7 @@ from tazpod_net.errors import TazpodNetError
 from tazpod_net.ports import Daemon, Log, OwnLog, Store
 from tazpod_net.session import Session
 
-TROUBLE_LINE = "Received error:"  # control or login trouble (`ipn/ipnlocal/local.go:1839`): the bus says nothing
+TROUBLE_LINE = b"Received error:"  # control or login trouble (`ipn/ipnlocal/local.go:1839`): the bus says nothing
 CURE_EVERY = 2.0  # seconds between looks at what could end a fatal state
 LOGOUT_BUDGET = 5.0  # seconds for the logout of an ephemeral node, at most half of the stop's
 LOG_RETRY = 2.0  # seconds between attempts to write an unwritable log
@@ -318,7 +318,7 @@ class Supervisor:
         self.log.drain_watch()
         if self.log.pump():
             self._loop.call_soon(self._log_news)
-        elif self.log.trouble is not None and self._log_retry is None:
+        elif (self.log.trouble is not None or self.log.blind) and self._log_retry is None:
             self._log_retry = self._loop.call_later(LOG_RETRY, self._retry_log)
             self.changed()
 
@@ -327,14 +327,13 @@ class Supervisor:
         self._log_news()
         self.changed()
 
-    def on_lines(self, lines: list[bytes]) -> None:
-        """New lines of the daemon's log: some tell what no event does."""
-        marker = TROUBLE_LINE.encode()
-        told = [line for line in lines if marker in line]
-        if any(b"node not found" in line for line in told):
+    def on_log(self, text: bytes) -> None:
+        """New text of the daemon's log: some lines tell what no event does."""
+        if TROUBLE_LINE not in text:
+            return
+        if any(TROUBLE_LINE in line and b"node not found" in line for line in text.splitlines()):
             self.session.node_deleted()
-        if told:
-            self.session.refresh_soon()
+        self.session.refresh_soon()
 
     # --- status ---------------------------------------------------------------------------------------------------
 
@@ -387,6 +386,7 @@ class Supervisor:
             notes=tuple(notes),
             looked=self.looked(),
             restarts=facts.restarts,
+            renews=session.backend.key_ends is not None and session.can_mint,
         )
 
 

@@ -89,7 +89,7 @@ class Running:
         self.supervisor.dns = self._dns
         self.supervisor.ephemeral = self.loaded.config.daemon.state == "ephemeral"
         self.supervisor.reload = self._reload_quietly
-        boot.spool_lines = self.supervisor.on_lines
+        boot.log_text = self.supervisor.on_log
         actions = Actions(
             give_key=self._give_key,
             take_offer=self._take_offer,

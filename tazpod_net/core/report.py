@@ -9,6 +9,7 @@ from tazpod_net.core.exits import how_of
 from tazpod_net.core.login import Said
 from tazpod_net.core.machine import GAVE_UP
 from tazpod_net.core.model import Machine, State
+from tazpod_net.core.notes import key_expiry, other_name
 from tazpod_net.core.status import (
     BackendPart,
     DaemonPart,
@@ -74,6 +75,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[Note, ...] = ()
     looked: str | None = None
     restarts: int = 0
+    renews: bool = False  # a new node key can be had without a person
 
 
 def build(known: Known) -> Status:
@@ -185,7 +187,11 @@ def _notes(known: Known, *, live: bool) -> list[Note]:
         notes.append(Note("looked", known.looked))
     if known.machine.state in {State.BACKOFF, State.FATAL}:
         notes += _failure_notes(known)
-    return [*notes, *known.notes]
+    standing = (
+        key_expiry(known.backend, known.clock.epoch, renews=known.renews),
+        other_name(known.backend, known.requested_hostname),
+    )
+    return [*notes, *(note for note in standing if live and note is not None), *known.notes]
 
 
 def _failure_notes(known: Known) -> list[Note]:

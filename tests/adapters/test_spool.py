@@ -17,6 +17,7 @@ from tazpod_net import linux, rotating
 from tazpod_net.adapters import spool as spool_module
 from tazpod_net.adapters.spool import Spool, can_punch
 from tazpod_net.core.lines import MAX_LINE, LineRules
+from tazpod_net.core.logbook import SpoolMark
 from tazpod_net.errors import TazpodNetError
 from tests.support.eventually import eventually
 from tests.support.spool_home import SpoolHome, numbered
@@ -219,11 +220,13 @@ def test_keys_and_secrets_do_not_reach_the_log(home: SpoolHome) -> None:
 def test_dropped_lines_are_still_seen(home: SpoolHome) -> None:
     """A filter keeps lines out of the log, not from the supervisor, who looks for trouble in them."""
     seen: list[bytes] = []
+    read: list[bytes] = []
     written: list[bytes] = []
     rules = LineRules(drop=(re.compile(rb"noise"),))
-    spool = home.spool(rules=rules, on_lines=seen.extend, on_text=written.append)
+    spool = home.spool(rules=rules, on_lines=seen.extend, on_read=read.append, on_text=written.append)
     write(spool, b"a noise\nb\nc noise\n")
     spool.flush()
+    assert read == [b"a noise\nb\nc noise\n"]
     assert (home.log_bytes(), b"".join(written)) == (b"b\n", b"b\n")
     assert seen == [b"a noise", b"b", b"c noise"]
     write(spool, b"only noise\n")
@@ -258,6 +261,17 @@ def test_tail_is_of_the_newest_run(home: SpoolHome, spool: Spool) -> None:
     os.close(fd)
     spool.flush()
     assert spool.tail(5) == ["new"]
+
+
+def test_tail_is_free_of_what_an_earlier_run_left(home: SpoolHome, spool: Spool) -> None:
+    """Left-over lines that are pumped after the new run has begun are not its own."""
+    write(spool, b"of the dead\n")
+    fd = spool.open_for_daemon()
+    os.write(fd, b"of the living\n")
+    spool.flush()
+    assert home.log_bytes() == b"of the dead\nof the living\n"
+    assert spool.tail(5) == ["of the living"]
+    os.close(fd)
 
 
 def test_tail_is_known_after_an_adoption(home: SpoolHome, spool: Spool) -> None:
@@ -297,6 +311,17 @@ def test_log_smaller_than_a_line_holds_one(home: SpoolHome) -> None:
     write(spool, numbered(0, 10))
     spool.flush()
     assert [Path(path).read_bytes() for path in home.log_files()] == [numbered(n, n + 1) for n in range(6, 10)]
+
+
+def test_gap_between_old_files_is_filled(home: SpoolHome) -> None:
+    """What a crash in the middle of a rotation left does not push an older file out."""
+    os.makedirs(os.path.dirname(home.log))
+    for name in ("", ".1", ".2", ".4"):
+        Path(home.log + name).write_bytes(name.encode() + b"\n")
+    spool = home.spool(max_bytes=1, files=4)
+    write(spool, b"new\n")
+    spool.flush()
+    assert home.log_bytes() == b".4\n.2\n.1\n\nnew\n"
 
 
 @pytest.mark.parametrize("files", [0, 1, 2])
@@ -414,6 +439,27 @@ def test_person_may_add_a_line(home: SpoolHome, spool: Spool) -> None:
     os.close(fd)
 
 
+def test_person_may_add_a_line_while_we_write(home: SpoolHome, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A foreign line between our look at the size and our write costs none of ours at the next start."""
+    write(spool, b"one\n")
+    spool.flush()
+
+    class Interleaved:
+        def __getattr__(self, name: str) -> object:
+            return self.write if name == "write" else getattr(os, name)
+
+        def write(self, fd: int, data: bytes) -> int:
+            os.write(fd, b"mark\n")
+            return os.write(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rotating, "os", Interleaved())
+        write(spool, b"two\n")
+        spool.flush()
+    home.spool().recover()
+    assert home.log_bytes() == b"one\nmark\ntwo\n"
+
+
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("how", ["removed", "moved", "moved-and-created", "directory-removed"])
 def test_log_taken_away_by_a_person(home: SpoolHome, how: str, restart: bool) -> None:
@@ -475,6 +521,33 @@ def test_only_a_plain_file_is_written_to(home: SpoolHome, spool: Spool, kind: st
     (os.rmdir if kind == "directory" else os.unlink)(home.log)
     spool.flush()
     assert trouble(spool) is None
+    assert home.log_bytes() == b"one\n"
+
+
+def test_recovery_says_what_is_in_the_way(home: SpoolHome, spool: Spool) -> None:
+    """A start with an unusable log is no exception, and is made good by the first pump that can."""
+    os.makedirs(home.log)
+    spool.recover()
+    assert trouble(spool) == "cannot write logs/tailscaled.log: is a directory"
+    os.rmdir(home.log)
+    spool.pump()
+    assert trouble(spool) is None
+    assert os.path.isfile(home.log)
+
+
+def test_spool_that_cannot_be_opened_again_is_found_later(
+    home: SpoolHome, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A supervisor without a free fd starts its daemon all the same; the log follows when there is one."""
+    spool.recover()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_module, "_SpoolFile", refuse)
+        write(spool, b"one\n")
+    spool.flush()
     assert home.log_bytes() == b"one\n"
 
 
@@ -579,6 +652,23 @@ def test_backlog_of_a_stuck_log_is_bounded(home: SpoolHome, monkeypatch: pytest.
     assert marker.startswith(b"tazpod-net: %d lines (%d bytes) were dropped here" % (lines, dropped))
 
 
+def test_nothing_is_dropped_that_cannot_be_noted(home: SpoolHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not even the checkpoint can be written, the backlog stays, because its loss could not be told."""
+    monkeypatch.setattr(spool_module, "_STUCK_BACKLOG", 1000)
+    spool = home.spool()
+    spool.recover()
+    disks = [Refusing(monkeypatch, rotating, "write"), Refusing(monkeypatch, spool_module, "pwrite")]
+    fd = spool.open_for_daemon()
+    os.write(fd, numbered(0, 1000))
+    spool.flush()
+    assert trouble(spool) == "cannot write logs/tailscaled.log: no space left on device"
+    for disk in disks:
+        disk.refused.clear()
+    os.close(fd)
+    spool.flush()
+    assert home.log_bytes() == numbered(0, 1000)
+
+
 def test_backlog_that_the_log_can_take_is_not_dropped(home: SpoolHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit of a stuck log says nothing about a daemon that was fast, or a supervisor that was away."""
     monkeypatch.setattr(spool_module, "_STUCK_BACKLOG", 1 << 20)
@@ -604,6 +694,33 @@ def test_first_backlog_of_a_log_that_cannot_be_opened_is_bounded(
     home.spool().flush()
     assert home.log_bytes().startswith(b"one\ntazpod-net: ")
     assert home.log_bytes().endswith(numbered(99_000, 100_000))
+
+
+def test_half_opened_spools_spoil_no_checkpoint(home: SpoolHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that can open only some of the spools, with a big backlog, forgets nothing about the others."""
+    spool = home.spool()
+    held = [spool.open_for_daemon() for _ in range(2)]
+    for n, fd in enumerate(held):
+        os.write(fd, b"early %d\n" % n)
+    spool.flush()
+    spool.close()
+    os.write(held[0], b"late\n" * 1000)
+    real = spool_module._SpoolFile
+
+    def refuse_second(path: str, seq: int, mark: SpoolMark | None) -> object:
+        if seq == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, seq, mark)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_module, "_SpoolFile", refuse_second)
+        patch.setattr(spool_module, "_STUCK_BACKLOG", 100)
+        spool.flush()
+        assert trouble(spool) == "cannot read state/spool.2: input/output error"
+    for fd in held:
+        os.close(fd)
+    spool.flush()
+    assert home.log_bytes() == b"early 0\nearly 1\n" + b"late\n" * 1000
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "zeros", "garbage"])

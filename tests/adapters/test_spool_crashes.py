@@ -18,6 +18,7 @@ PLENTY = 10_000  # steps; more than any scenario has
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     """The step counter, over batches so small that little data has many steps."""
     monkeypatch.setattr(spool_module, "_BATCH", 4096)
+    monkeypatch.setattr(spool_module, "_PUNCH", 4096)
     return Steps(monkeypatch)
 
 
@@ -62,6 +63,7 @@ def test_end_at_any_step_loses_and_doubles_nothing(steps: Steps, tmp_path: Path,
         assert attempt(home, steps, PLENTY)
         assert home.log_bytes() == numbered(0, earlier + 1600), f"ended at step {last}"
         assert home.spools() == []
+        assert max(home.sizes()) <= 9000
         if finished:
             break
     assert last > 60
@@ -116,6 +118,7 @@ def test_any_history_keeps_every_line_once(
     """Writes, crashes, restarts, new runs, new limits and a log moved away, in any order: each line once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spool_module, "_BATCH", 2048)
+        patch.setattr(spool_module, "_PUNCH", 4096)
         history = _History(SpoolHome(tmp_path_factory.mktemp("history")), Steps(patch), halfway=halfway)
         for act, number in acts:
             history.act(act, number)

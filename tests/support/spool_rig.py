@@ -1,7 +1,8 @@
 """Real processes around a spool: a daemon that writes numbered lines, and a pump that is killed again and again.
 
-Run as `python -m tests.support.spool_rig campaign DIR KILLS SEED`, it prints one JSON object. A program of its own,
-because it forks: the pump starts in 2 ms instead of 100, so that a kill every few milliseconds meets it at work.
+Run as `python -m tests.support.spool_rig campaign DIR KILLS SEED` or `… full DIR SPOOL_DIR KILLS`, it prints one JSON
+object. A program of its own, because it forks: the pump starts in 2 ms instead of 100, so that a kill every few
+milliseconds meets it at work.
 """
 
 import json
@@ -62,9 +63,13 @@ def be_daemon(fd: int, first: int, last: int) -> NoReturn:
     os._exit(0)
 
 
-def be_pump(home: SpoolHome) -> NoReturn:
+def new_spool(home: SpoolHome, spool_dir: str | None = None) -> Spool:
+    """What a new supervisor begins with."""
+    return home.spool(max_bytes=LOG_LIMIT, files=100_000, rules=RULES, spool_dir=spool_dir)
+
+
+def be_pump(spool: Spool) -> NoReturn:
     """What a supervisor does with the log, until it is killed."""
-    spool = home.spool(max_bytes=LOG_LIMIT, files=100_000, rules=RULES)
     spool.recover()
     watch = spool.watch_fd()
     while True:
@@ -86,11 +91,11 @@ def start_daemon(spool: Spool, first: int) -> int:
     return pid
 
 
-def kill_a_pump(home: SpoolHome, chance: random.Random) -> None:
-    """One pump, from its birth to its end by SIGKILL, at a moment that is as often early as late."""
+def kill_a_pump(spool: Spool, chance: random.Random) -> None:
+    """One pump, from its birth to its end by SIGKILL, at a moment that is more often early than late."""
     pid = os.fork()
     if not pid:
-        be_pump(home)
+        be_pump(spool)
     time.sleep(LONGEST_WAIT * chance.random() ** 2)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -103,22 +108,45 @@ def campaign(home: SpoolHome, kills: int, seed: int) -> dict[str, object]:
     pid = None
     while done < kills or runs < 3 or pid is not None:
         if pid is None:
-            pid = start_daemon(home.spool(max_bytes=LOG_LIMIT, files=100_000, rules=RULES), runs * RUN_LINES)
+            pid = start_daemon(new_spool(home), runs * RUN_LINES)
             runs += 1
-        kill_a_pump(home, chance)
+        kill_a_pump(new_spool(home), chance)
         done += 1
         if os.waitpid(pid, os.WNOHANG)[0]:
             pid = None
-    spool = home.spool(max_bytes=LOG_LIMIT, files=100_000, rules=RULES)
+    return {"kills": done, "runs": runs, **outcome(home, new_spool(home), runs * RUN_LINES)}
+
+
+def full(home: SpoolHome, spool_dir: str, kills: int) -> dict[str, object]:
+    """Fills the disk of the home (not that of the spool), kills pumps that can write nothing, then makes room."""
+    chance = random.Random(kills)
+    spool = new_spool(home, spool_dir)
+    pid = start_daemon(spool, 0)
     spool.flush()
+    ballast = os.path.join(home.state, "ballast")
+    with suppress(OSError), open(ballast, "wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+    os.waitpid(pid, 0)
+    for _ in range(kills):
+        kill_a_pump(new_spool(home, spool_dir), chance)
+    spool = new_spool(home, spool_dir)
+    spool.flush()
+    at_full = {"trouble_when_full": spool.trouble, "whole_lines_when_full": home.log_bytes()[-1:] in (b"", b"\n")}
+    os.unlink(ballast)
+    return {**at_full, **outcome(home, spool, RUN_LINES)}
+
+
+def outcome(home: SpoolHome, spool: Spool, last: int) -> dict[str, object]:
+    """Lets `spool` end its work, and looks at what there is after lines 0 to `last - 1`."""
+    spool.flush()
+    log = home.log_bytes()
     return {
-        "kills": done,
-        "runs": runs,
         "files": len(home.log_files()),
         "left": home.spools(),
         "trouble": spool.trouble,
-        "difference": difference(home.log_bytes(), runs * RUN_LINES),
-        "secrets": home.log_bytes().count(KEY[-9:]) + home.log_bytes().count(SECRET),
+        "difference": difference(log, last),
+        "secrets": log.count(KEY[-9:]) + log.count(SECRET),
     }
 
 
@@ -134,6 +162,13 @@ def difference(log: bytes, last: int) -> str | None:
     return None if start == len(log) else f"{len(log) - start} bytes too many"
 
 
+def main(what: str, directory: str, *rest: str) -> dict[str, object]:
+    """The command line."""
+    home = SpoolHome(directory)
+    if what == "full":
+        return full(home, rest[0], int(rest[1]))
+    return campaign(home, int(rest[0]), int(rest[1]))
+
+
 if __name__ == "__main__":
-    with suppress(BrokenPipeError):
-        print(json.dumps(campaign(SpoolHome(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))))  # noqa: T201
+    print(json.dumps(main(*sys.argv[1:])))  # noqa: T201

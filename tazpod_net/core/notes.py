@@ -1,0 +1,31 @@
+"""Notes of the status object that follow from what the backend says. Pure."""
+
+from tazpod_net.core.backend import Backend
+from tazpod_net.core.status import Note
+
+DAY = 86400.0
+EXPIRY_SOON, EXPIRY_VERY_SOON = 30, 7  # days
+
+
+def key_expiry(backend: Backend, epoch: float, *, renews: bool) -> Note | None:
+    """The end of the node key, 30 and 7 days ahead. `renews`: a new key can be minted, so nobody has to do anything."""
+    if backend.key_ends is None:
+        return None
+    days = (backend.key_ends - epoch) / DAY
+    if days >= EXPIRY_SOON:
+        return None
+    when = f"ends in {days:.0f} day{'' if 0.5 <= days < 1.5 else 's'}" if days >= 1 else "ends within a day"  # noqa: PLR2004
+    if days <= 0:
+        when = "has ended"
+    code = "key-expires-very-soon" if days < EXPIRY_VERY_SOON else "key-expires-soon"
+    if renews:
+        return Note(code, f"the node key {when}; it is renewed by itself")
+    return Note(code, f"the node key {when}", "renew it: tazpod-net tailscale up --force-reauth, or log in anew")
+
+
+def other_name(backend: Backend, requested: str | None) -> Note | None:
+    """The name that control granted is not the one asked for: `-1` means that an older node has it."""
+    if not requested or not backend.hostname or backend.hostname == requested or not backend.ready:
+        return None
+    text = f"asked for the name {requested}, the tailnet gave {backend.hostname}: another node has it"
+    return Note("name-taken", text, f"remove the old {requested} in the admin console, or set login.hostname")

@@ -65,15 +65,20 @@ class Boot:
             rules=line_rules(config, self.credentials),
             on_read=lambda text: self.log_text(text),
             on_text=_copy_out if launch.copy_log else None,
-            spool_dir=None if can_punch(layout.state) else self.socket_dir_for_spool(),
+            spool_dir=self._spool_dir(),
         )
         self.daemon = HomeDaemon(layout, self.daemon_socket, config, launch.env, self.spool)
         self.engine = Engine(policy(config), self.daemon)
         self.survivor: int | None = None
         self.log_text: Callable[[bytes], None] = lambda _text: None  # the supervisor's, once it runs
 
-    def socket_dir_for_spool(self) -> str | None:
-        """A filesystem without holes (9p, NFS) would keep every byte that the daemon ever wrote: spool elsewhere."""
+    def _spool_dir(self) -> str | None:
+        """None for the home; a filesystem without holes (9p, NFS) would keep every byte ever written: elsewhere then."""
+        try:
+            if can_punch(self.layout.state):
+                return None
+        except OSError as e:
+            raise files.home_error(self.layout.home, e) from e
         for directory in socket_dirs(self.layout.home, self.launch.env)[1:]:
             try:
                 os.makedirs(directory, 0o755, exist_ok=True)

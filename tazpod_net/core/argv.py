@@ -122,8 +122,8 @@ _AUTO = "auto:"
 def wanted_prefs(wanted: Wanted, exit_nodes: Mapping[str, str] | None = None) -> dict[str, object]:
     """The prefs JSON fields for what was configured.
 
-    `exit_nodes`: addresses and names of the peers that offer themselves -> their ids. An exit node that is given by name
-    is left out until it is among them.
+    `exit_nodes`: addresses and names of the peers that offer themselves -> their ids. An exit node that is given by
+    name is left out until it is among them.
     """
     fields: dict[str, object] = {}
     for setting, (name, _) in _PREFS.items():

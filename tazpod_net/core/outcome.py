@@ -7,9 +7,7 @@ from tazpod_net.core.status import Status
 def blocked(status: Status) -> tuple[str, str] | None:
     """(problem, what to do) if only a person can make it go on; None if time may."""
     if status.supervisor.state == "fatal":
-        because = next((n.text for n in status.notes if n.code == "because"), "")
-        problem = "tailnet did not start: " + status.summary.partition(": ")[2]
-        return problem + (f" ({because})" if because and because not in problem else ""), _next(status)
+        return f"tailnet did not start: {_text(status, 'because') or _tail(status.summary)}", _next(status)
     broken = next((h.text for h in status.backend.health if h.code == "state-store-health"), None)
     if broken is not None:
         return f"the node's state cannot be used ({broken})", "tazpod-net logs"
@@ -22,8 +20,16 @@ def blocked(status: Status) -> tuple[str, str] | None:
     return text, status.backend.login_next or ""
 
 
+def _tail(summary: str) -> str:
+    return summary.partition(": ")[2] or summary
+
+
+def _text(status: Status, code: str) -> str | None:
+    return next((n.text for n in status.notes if n.code == code), None)
+
+
 def _looked(status: Status) -> str:
-    found = next((n.text for n in status.notes if n.code == "looked"), None)
+    found = _text(status, "looked")
     return f" (looked: {found})" if found else ""
 
 
@@ -36,21 +42,59 @@ def why_not(status: Status) -> str:
     person = blocked(status)
     if person is not None:
         return person[0]
-    state = status.supervisor.state
-    if state == "backoff":
-        note = next((n.text for n in status.notes if n.code == "backoff"), "")
-        return f"tailscaled keeps ending ({note})" if note else "tailscaled keeps ending"
+    if status.supervisor.state == "backoff":
+        trouble = _tail(status.summary).rpartition(", next start in ")[0] or _tail(status.summary)
+        because = _text(status, "because")
+        return trouble + (f": {because}" if because else "")
     if not status.live:
         return status.summary
-    control = next((h.text for h in status.backend.health if h.code in _CONTROL), None)
-    if control:
+    control = _control_trouble(status)
+    if control is not None:
         return control
     if status.ready:
         return "the control server does not see this node"
     return status.backend.login or f"the backend is {status.backend.state}"
 
 
-_CONTROL = ("login-state", "network-status", "not-in-map-poll", "no-derp-connection", "no-derp-home")
+_LAST_ERROR = "The last login error was: "  # health/warnings.go:115
+_CONTROL = {  # health codes of tailscaled (`tsconst/health.go`)
+    "network-status": "the network is down",
+    "not-in-map-poll": "control server is not reached",
+    "no-derp-connection": "no relay (DERP) is reached",
+    "no-derp-home": "no relay (DERP) is reached",
+}
+
+
+def _control_trouble(status: Status) -> str | None:
+    """What tailscaled's own health says of the way to the control server and the relays."""
+    found = {h.code: h.text for h in status.backend.health}
+    error = found.get("login-state", "").partition(_LAST_ERROR)[2]
+    if error:
+        return plain(error)
+    return next((said for code, said in _CONTROL.items() if code in found), None)
+
+
+# Texts of Go's net and tls packages and of tailscaled's controlclient/direct.go -> one plain clause.
+_PLAIN: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("rate limited", "too many requests", "http 429"), "control server allows no more logins for now"),
+    (("certificate has expired or is not yet valid",), "control server's certificate is not valid at this clock's time"),
+    (("no such host", "server misbehaving", "dns fallback", "name resolution"), "control server's name does not resolve"),
+    (("connection refused",), "control server refuses connections"),
+    (("network is unreachable", "no route to host", "network is down"), "control server cannot be reached from here"),
+    (("x509:", "tls:"), "control server's certificate is not trusted"),
+    (("deadline exceeded", "i/o timeout", "timed out", "timeout"), "control server does not answer"),
+    (("http 5",), "control server has trouble of its own"),
+    (("eof", "connection reset"), "control server closes the connection"),
+)
+_LONGEST = 120
+
+
+def plain(error: str) -> str:
+    """A network error of tailscaled in plain words; the text itself, on one line, where none are known."""
+    low = error.lower()
+    said = next((said for needles, said in _PLAIN if any(needle in low for needle in needles)), None)
+    one = " ".join(error.split())
+    return said or (one if len(one) <= _LONGEST else one[: _LONGEST - 1] + "…")
 
 
 def started_line(status: Status, *, probe_ms: float, live_ms: float | None, login_ms: float | None) -> str:

@@ -73,7 +73,7 @@ class Boot:
         self.log_text: Callable[[bytes], None] = lambda _text: None  # the supervisor's, once it runs
 
     def _spool_dir(self) -> str | None:
-        """None for the home; a filesystem without holes (9p, NFS) would keep every byte ever written: elsewhere then."""
+        """None for the home; on a filesystem without holes (9p, NFS) every byte ever written would stay: elsewhere."""
         try:
             if can_punch(self.layout.state):
                 return None
@@ -258,9 +258,15 @@ def in_container() -> bool:
 
 
 def _host_network() -> bool:
-    """Whether this is a container in its host's network namespace: then gethostname() may be the host's name.
+    """Whether this is a container in its host's network namespace: then gethostname() is the host's name.
 
-    A container is told by its marker files; its own network namespace by an `eth0` that is a veth end. Without a
-    marker this is an ordinary machine, whose name is its own.
+    A network card (a `device` in sysfs) is never moved into a container's own namespace by Docker or podman; their
+    links are veth or tap, which have none.
     """
-    return in_container() and not os.path.exists("/sys/class/net/eth0/iflink")
+    if not in_container():
+        return False
+    try:
+        links = os.listdir("/sys/class/net")
+    except OSError:
+        return False
+    return any(os.path.exists(f"/sys/class/net/{link}/device") for link in links)

@@ -50,8 +50,9 @@ def main() -> int:
     """Exit code 1 with one line on stderr if something failed; that of the command otherwise."""
     if sys.version_info < OLDEST_PYTHON:
         wanted = ".".join(map(str, OLDEST_PYTHON))
+        found = sys.version.split()[0]
         print(
-            f"setup: this is Python {sys.version.split()[0]}, {wanted} or newer is needed: make PYTHON=python{wanted}"
+            f"setup: this is Python {found}, {wanted} or newer is needed: make PYTHON=python{wanted}", file=sys.stderr
         )
         return 1
     options = parser().parse_args()
@@ -180,6 +181,11 @@ def is_done(venv: Path, step: str, wanted: str) -> bool:
 
 def make(venv: Path, progress: Progress) -> None:
     """An environment with all requirements; a half-made one is thrown away first."""
+    if re.search(r"\s", str(venv)):
+        # Pip writes the interpreter's path as it is into the first line of scripts, and the kernel splits it there.
+        raise SetupError(
+            f"no scripts can be installed under {cache_directory()}, there is a blank in it: set XDG_CACHE_HOME"
+        )
     sweep(keep=venv)
     shutil.rmtree(venv, ignore_errors=True)
     progress.say("making the Python environment (about a minute the first time)")
@@ -191,19 +197,25 @@ def make(venv: Path, progress: Progress) -> None:
 
 def make_empty(venv: Path, progress: Progress) -> None:
     """With pip in it, on systems too whose Python comes without ensurepip (Debian and Ubuntu as installed)."""
-    if importlib.util.find_spec("venv") is None:
+    if not has_module("venv"):
         raise SetupError("this Python has no module venv: install python3-venv")
-    has_pip = importlib.util.find_spec("ensurepip") is not None
+    has_pip = has_module("ensurepip")
     command = [sys.executable, "-m", "venv", *([] if has_pip else ["--without-pip"]), str(venv)]
     run_logged(command, log(), what="making a virtual environment", show=progress.show)
     if not has_pip:
         add_pip(venv, progress)
 
 
+def has_module(name: str) -> bool:
+    """Whether this Python has it; an empty directory of that name, which Debian may leave, does not count."""
+    found = importlib.util.find_spec(name)
+    return found is not None and found.origin is not None
+
+
 def add_pip(venv: Path, progress: Progress) -> None:
     """By the system's own pip if there is one, else by pip's wheel, which can install itself."""
     progress.say("this Python has no ensurepip: fetching pip")
-    if importlib.util.find_spec("pip") is not None:
+    if has_module("pip"):
         command = [sys.executable, "-m", "pip", "--python", str(venv / "bin" / "python"), "install", "pip"]
         run_logged(command, log(), what="installing pip by the system's pip", show=progress.show, is_reason=is_error)
         return
@@ -228,8 +240,9 @@ def log() -> Path:
 
 
 def is_error(line: str) -> bool:
-    """Of pip's output."""
-    return line.startswith(("ERROR", "error"))
+    """Of pip's output; not `error: metadata-generation-failed` and the like, which say only where it was."""
+    text = line.strip()
+    return text.startswith(("ERROR: ", "error: ")) and " " in text.partition(": ")[2]
 
 
 def install_package(venv: Path, progress: Progress) -> None:

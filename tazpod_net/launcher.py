@@ -139,10 +139,10 @@ def converse(
 
     `words`: give the codes that are words between supervisor and command line too, instead of None.
     """
-    connection.settimeout(patience)
+    connection.settimeout(ANSWER_WITHIN)
     try:
         connection.sendall(request)
-        data = connection.recv(65536)
+        data = _first_bytes(connection, patience)
     except OSError:
         connection.close()
         return None
@@ -152,6 +152,24 @@ def converse(
         return None if code in _WORDS and not words else code
     finally:
         connection.close()
+
+
+def _first_bytes(connection: "_socket.socket", patience: float) -> bytes:
+    """What comes first. Raises TimeoutError after `patience` seconds, sooner for a stopped supervisor (SIGSTOP)."""
+    waited = 0.0
+    while True:
+        try:
+            return connection.recv(65536)
+        except TimeoutError:
+            waited += ANSWER_WITHIN
+            if waited >= patience or _is_stopped(connection):
+                raise
+
+
+def _is_stopped(connection: "_socket.socket") -> bool:
+    raw = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    stat = homes.process_stat(int.from_bytes(raw[:4], sys.byteorder))
+    return stat is not None and stat[0] in {"T", "t"}
 
 
 def _copy(connection: "_socket.socket", data: bytes) -> int | None:

@@ -48,6 +48,12 @@ class LocalApi(Protocol):
     async def logout(self, timeout: float = 15.0) -> None:  # noqa: ASYNC109
         """`POST logout`."""
 
+    async def serve_config(self) -> tuple[bytes, str]:
+        """`GET serve-config`: JSON and ETag."""
+
+    async def set_serve_config(self, body: bytes, etag: str) -> bool:
+        """`POST serve-config`; False: somebody changed it after `etag` was read."""
+
     def watch(self) -> AsyncIterator[Notify]:
         """The bus."""
 

@@ -131,6 +131,11 @@ class Session:
         """Whether a key can be bought without a person."""
         return any(c.mints for c in self.hooks.candidates())
 
+    def clock_jumped(self) -> None:
+        """Waits that are told in monotonic time stood still, or the world has moved on: look now, and try now."""
+        self.login = msgspec.structs.replace(self.login, held={})
+        self.refresh_soon()
+
     def node_deleted(self) -> None:
         """A log line said that control does not know this node any more."""
         self._decide(deleted=True)

@@ -20,12 +20,17 @@ import msgspec  # noqa: E402
 
 from tazpod_net import __version__, config  # noqa: E402
 from tazpod_net.adapters import files, oneshot, resolver, sockets  # noqa: E402
+from tazpod_net.adapters.clockjump import ClockJump  # noqa: E402
 from tazpod_net.adapters.localapi import LocalApi  # noqa: E402
+from tazpod_net.adapters.mintclient import mint  # noqa: E402
 from tazpod_net.adapters.ownlog import OwnLog  # noqa: E402
+from tazpod_net.adapters.pathwatch import PathWatch  # noqa: E402
 from tazpod_net.adapters.store import StatusStore  # noqa: E402
 from tazpod_net.boot import Boot, in_container, line_rules, own_ticks, policy, read_mark, set_mark  # noqa: E402
 from tazpod_net.core.identity import identity_risk  # noqa: E402
 from tazpod_net.core.login import Candidate, Code, Minted  # noqa: E402
+from tazpod_net.core.minting import Minted as MintedKey  # noqa: E402
+from tazpod_net.core.minting import Request as MintRequest  # noqa: E402
 from tazpod_net.core.protocol import Offered  # noqa: E402
 from tazpod_net.core.status import DnsPart, Note  # noqa: E402
 from tazpod_net.daemon import find_program  # noqa: E402
@@ -61,6 +66,8 @@ class Running:
         self.own_log = OwnLog(self.layout.own_log, max_bytes=log.max_bytes, files=log.files)
         self.mode_override: str | None = None
         self.linked = False
+        self.watch: PathWatch | None = None
+        self.clock = ClockJump()
         self.background: set[asyncio.Task[None]] = set()
         self.api = LocalApi(boot.daemon_socket)
         self.session = Session(self.api, self._plan(), self._hooks())
@@ -140,6 +147,8 @@ class Running:
         loop.set_exception_handler(self._on_exception)
         server = await self.service.serve(self.boot.listener)
         loop.call_later(_LATER, self._later)
+        self._watch_files(loop)
+        loop.add_reader(self.clock.fd, self._clock_jumped)
         self._link()
         if os.geteuid() == 0:
             sockets.point(self.layout.home, os.getpid(), own_ticks())
@@ -147,6 +156,8 @@ class Running:
             await self.supervisor.run()
         finally:
             server.close()
+            loop.remove_reader(self.clock.fd)
+            self._end_watch(loop)
             await self.service.finish()
             for task in self.background:
                 task.cancel()
@@ -211,10 +222,34 @@ class Running:
         self._apply_log()
         self.session.reconsider()
 
-    def _credentials_changed(self) -> None:
-        self._apply_log()
-        self.session.reconsider()
-        self.supervisor.changed()
+    def _watch_files(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Secrets may appear later, by a file or by a mount: the login follows at once."""
+        self.watch = PathWatch(self.boot.credentials.paths())
+        loop.add_reader(self.watch.fd, self._files_changed)
+        self._files_changed()
+
+    def _files_changed(self) -> None:
+        assert self.watch is not None
+        changed = self.watch.drain()
+        if changed:
+            self._apply_log()
+            self.session.reconsider()
+            self.supervisor.changed()
+        if self.watch.poll_every is not None:
+            asyncio.get_running_loop().call_later(self.watch.poll_every, self._files_changed)
+
+    def _end_watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.watch is not None:
+            loop.remove_reader(self.watch.fd)
+            self.watch.close()
+        self.clock.close()
+
+    def _clock_jumped(self) -> None:
+        """A resume from suspend, or a clock that was set: what waits for a time looks again."""
+        seconds = self.clock.drain()
+        if seconds:
+            self.own_log.event("clock jumped", why=f"{seconds:.1f} s")
+            self.session.clock_jumped()
 
     async def _mint(self, candidate: Candidate) -> tuple[str | None, Minted]:
         """One key from the API, by a short-lived child: TLS never enters this process."""
@@ -222,9 +257,7 @@ class Running:
         if minter is None:
             return None, Minted(ok=False, text="the credentials are gone")
         login = self.loaded.config.login
-        from tazpod_net.core.minting import MintRequest  # noqa: PLC0415
-
-        request = MintRequest(
+        question = MintRequest(
             api_url=login.api_url,
             client_id=minter.client_id,
             client_secret=minter.client_secret,
@@ -237,12 +270,12 @@ class Running:
             reusable=login.reusable,
             description=f"tazpod-net {self.boot.hostname()}",
         )
-        from tazpod_net.adapters.mintclient import mint  # noqa: PLC0415
-
-        answer = await mint(request, self.boot.launch.env, MINT_PATIENCE)
-        if answer.key:
+        answer = await mint(question, self.boot.launch.env, MINT_PATIENCE)
+        if isinstance(answer, MintedKey):
+            self.own_log.event("minted an auth key", why="a login is needed")
             return answer.key, Minted(ok=True)
-        return None, Minted(ok=False, code=Code(answer.code), text=answer.text, wait=answer.retry_after_s)
+        text = f"{answer.text}: {answer.next}" if answer.next else answer.text
+        return None, Minted(ok=False, code=Code(answer.code), text=text, wait=answer.retry_after_s)
 
     def _mints_ephemeral(self) -> bool:
         """`login.ephemeral`: auto = the node goes when its identity goes."""
@@ -302,6 +335,8 @@ class Running:
         self.boot.daemon.config = loaded.config
         self.boot.engine.policy = policy(loaded.config)
         self.session.plan = self._plan()
+        if self.watch is not None:
+            self.watch.set_paths(self.boot.credentials.paths())
         self.supervisor.notes = self._notes()
         self.supervisor.ephemeral = loaded.config.daemon.state == "ephemeral"
         self._apply_log()

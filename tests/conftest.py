@@ -3,6 +3,7 @@
 Must not know any test; what a fixture hands out is defined under tests/support.
 """
 
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -17,6 +18,15 @@ from tests.support.lab import Binaries, Control, Mode, binaries, lab_environment
 from tests.support.netns import HERE, Namespace, Place, namespace_refusal, tun_refusal
 
 LAB_FIXTURES = {"lab", "control", "lab_env"}
+
+
+def pytest_configure() -> None:
+    """Where the installed package is to be tested, the tree must not be found first."""
+    found = importlib.util.find_spec("tazpod_net")
+    checkout = Path(__file__).resolve().parents[1]
+    is_tree = found is None or Path(found.origin or "").is_relative_to(checkout)
+    if os.environ.get("TAZPOD_TEST_INSTALLED") and is_tree:
+        pytest.exit(f"the installed tazpod_net is to be tested, not {found and found.origin}", returncode=4)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,8 +22,10 @@ from tests.lab import build
 from tests.support import leaks
 from tests.support.eventually import eventually
 from tests.support.lab import Binaries, Control, LabError, Mode, Node
-from tests.support.netns import HERE, Mesh, Namespace, Place
+from tests.support.netns import HERE, Mesh, Namespace, Place, is_alive
 
+CHECKOUT = Path(__file__).resolve().parents[1]
+BUILD = [sys.executable, "-m", "tests.lab.build"]
 RESOLVED_BY_TAILSCALE = "nameserver 100.100.100.100"
 
 
@@ -216,6 +218,15 @@ class TestServersSide:
         node.up("--force-reauth")
         assert control.node("peer")["ips"] == node.status()["TailscaleIPs"]
 
+    def test_the_last_peer_can_disappear(self, control: Control, node: Node, ns: Place, lab: Binaries) -> None:
+        """A node whose only peer was deleted has none."""
+        node.up()
+        with Node(control, hostname="other", place=ns, programs=lab) as other:
+            other.up()
+            eventually(lambda: node.status()["Peer"])
+            control.delete("other")
+            eventually(lambda: not node.status()["Peer"])
+
     def test_an_expired_node_key_needs_a_login_and_keeps_its_address(self, control: Control, node: Node) -> None:
         """The node says so at once; with a new key it is the same node as before."""
         first = node.up().ip
@@ -227,7 +238,7 @@ class TestServersSide:
     def test_key_expiry_is_shown_ahead(self, control: Control, node: Node) -> None:
         """A node knows when its key will end, unless it is tagged."""
         control.set(node_key_expiry_s=86400)
-        assert node.up().status()["Self"]["KeyExpiry"] == control.node("peer")["key_expiry"].split(".")[0] + "Z"
+        assert node.up().status()["Self"]["KeyExpiry"] == control.node("peer")["key_expiry"]
 
     def test_an_ephemeral_node_disappears_at_logout(self, control: Control, node: Node) -> None:
         """Its key makes it ephemeral; logging out removes it."""
@@ -236,9 +247,7 @@ class TestServersSide:
         node.cli("logout")
         assert (control.nodes(), control.logins()[-1]["outcome"]) == ([], "logout")
 
-    def test_an_ephemeral_node_is_reaped_when_it_stays_away(
-        self, control: Control, ns: Place, lab: Binaries
-    ) -> None:
+    def test_an_ephemeral_node_is_reaped_when_it_stays_away(self, control: Control, ns: Place, lab: Binaries) -> None:
         """An ephemeral node that was killed is removed after the time that a test chooses."""
         control.set(reap_ephemeral_s=0.05)
         with Node(control, place=ns, programs=lab) as node:
@@ -426,9 +435,7 @@ def token_request(api_url: str, secret: str = "hidden") -> urllib.request.Reques
     return urllib.request.Request(f"{api_url}/api/v2/oauth/token", form)
 
 
-def token(
-    api_url: str, *, secret: str = "hidden", timeout: float = 10, context: ssl.SSLContext | None = None
-) -> str:
+def token(api_url: str, *, secret: str = "hidden", timeout: float = 10, context: ssl.SSLContext | None = None) -> str:
     """An access token of the OAuth client."""
     with urllib.request.urlopen(token_request(api_url, secret), timeout=timeout, context=context) as response:
         return str(json.load(response)["access_token"])
@@ -454,9 +461,7 @@ class TestNamespaces:
     def test_the_network_is_private(self) -> None:
         """Only loopback, and it is up."""
         with Namespace() as place:
-            assert (
-                place.run(["cat", "/sys/class/net/lo/flags"]).stdout == Path("/sys/class/net/lo/flags").read_text()
-            )
+            assert place.run(["cat", "/sys/class/net/lo/flags"]).stdout == Path("/sys/class/net/lo/flags").read_text()
             links = place.run(["cat", "/proc/net/dev"], check=True).stdout.splitlines()[2:]
         assert [line.split(":")[0].strip() for line in links] == ["lo"]
 
@@ -468,6 +473,13 @@ class TestNamespaces:
             assert place.run(["cat", path]).stdout == "inside\n"
             outside = Path(path)
             assert not outside.exists() or outside.read_text() != "inside\n"
+
+    def test_etc_is_private_whatever_is_asked_for(self) -> None:
+        """A namespace replaces resolv.conf, so it never starts without an /etc of its own."""
+        before = Path("/etc/resolv.conf").read_bytes()
+        with Namespace(overlays=(), resolv_conf="nameserver 10.2.2.2\n") as place:
+            assert place.run(["cat", "/etc/resolv.conf"]).stdout == "nameserver 10.2.2.2\n"
+        assert Path("/etc/resolv.conf").read_bytes() == before
 
     def test_resolv_conf_is_a_mount(self) -> None:
         """As in a container: it can be written, and not replaced."""
@@ -492,9 +504,7 @@ class TestNamespaces:
         """Signals sent to the pid of a started command reach that command, in the directory that was asked for."""
         with (
             Namespace() as place,
-            place.popen(
-                ["sh", "-c", "echo $$; pwd; exec sleep 60"], cwd=scratch, stdout=subprocess.PIPE
-            ) as process,
+            place.popen(["sh", "-c", "echo $$; pwd; exec sleep 60"], cwd=scratch, stdout=subprocess.PIPE) as process,
         ):
             assert process.stdout is not None
             said = (process.stdout.readline().strip(), process.stdout.readline().strip())
@@ -508,7 +518,7 @@ class TestNamespaces:
         (pid,) = eventually(place.processes)
         place.close()
         place.close()
-        eventually(lambda: not Path(f"/proc/{pid}").exists())
+        assert not is_alive(pid)
 
     def test_a_place_dies_with_its_owner(self) -> None:
         """The namespace's own process ends when the test process is killed."""
@@ -518,12 +528,12 @@ class TestNamespaces:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).parents[1],
+            cwd=CHECKOUT,
         ) as owner:
             assert owner.stdout is not None
             anchor = int(owner.stdout.readline())
             owner.kill()
-        eventually(lambda: not Path(f"/proc/{anchor}").exists())
+        eventually(lambda: not is_alive(anchor))
 
     @pytest.mark.lab
     @pytest.mark.timeout(90)
@@ -553,6 +563,7 @@ class TestLeaks:
         """A new session and a dead parent do not hide it."""
         env = {**os.environ, leaks.MARKER: "for-this-test-only"}
         HERE.run(["sh", "-c", "setsid sleep 60 >/dev/null 2>&1 </dev/null &"], env=env)
+        eventually(lambda: "sleep 60" in leaks.marked_processes("for-this-test-only").values())
         left = leaks.end_marked("for-this-test-only", grace=0)
         assert list(left.values()) == ["sleep 60"]
         assert leaks.end_marked("for-this-test-only") == {}
@@ -588,8 +599,7 @@ class TestBuild:
 
     def test_two_at_once_build_once(self, shell: dict[str, str], tmp_path: Path) -> None:
         """The one waits for the other."""
-        argv = [sys.executable, build.__file__]
-        both = [subprocess.Popen(argv, env=shell, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        both = [subprocess.Popen(BUILD, cwd=CHECKOUT, env=shell, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         answers = {process.communicate(timeout=30)[0] for process in both}
         assert (len(answers), (tmp_path / "runs").read_text()) == (1, "run\n")
 
@@ -662,5 +672,4 @@ def write_go_package(directory: Path, runs: Path) -> None:
 
 def run_build(env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     """The build script as a program."""
-    argv = [sys.executable, build.__file__]
-    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(BUILD, cwd=CHECKOUT, env=env, capture_output=True, text=True, timeout=60, check=False)

@@ -58,6 +58,7 @@ def remove(path: str) -> None:
 def make_home(home: str, state: str, logs: str) -> None:
     """Makes the directories and `.gitignore` of a new home. Raises TazpodNetError with the way out."""
     fresh = not os.path.isdir(home)
+    mask = os.umask(0o022)  # others may read the status; what is secret has its own mode
     try:
         os.makedirs(home, 0o755, exist_ok=True)
         os.makedirs(state, 0o755, exist_ok=True)
@@ -67,6 +68,8 @@ def make_home(home: str, state: str, logs: str) -> None:
             write_atomic(ignore, b"*\n", 0o644)
     except OSError as e:
         raise home_error(home, e) from e
+    finally:
+        os.umask(mask)
 
 
 def home_error(home: str, error: OSError) -> TazpodNetError:

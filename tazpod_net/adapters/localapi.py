@@ -6,7 +6,8 @@ backend exists, only `/server-status` answers at once; Host must be `local-tails
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
 
 import h11
 import msgspec
@@ -16,6 +17,7 @@ from tazpod_net.errors import TazpodNetError
 
 WATCH_MASK = 2 | 4 | 128  # initial state, prefs, health; 128 alone sends nothing (`ipn/ipnlocal/local.go:3761`)
 _PREFIX = "/localapi/v0/"
+_CHANGED_MEANWHILE = 412  # Precondition Failed: `If-Match` names an older state
 _HEADERS = [("Host", "local-tailscaled.sock"), ("Accept", "*/*")]
 
 
@@ -25,6 +27,14 @@ class LocalApiError(TazpodNetError):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text or f"LocalAPI answered {status}")
         self.status = status
+
+
+class _Answer(NamedTuple):
+    """What came back; `etag` is empty where there is none."""
+
+    status: int
+    etag: str
+    body: bytes
 
 
 class _Connection:
@@ -40,8 +50,10 @@ class _Connection:
         reader, writer = await asyncio.open_unix_connection(path)
         return cls(reader, writer)
 
-    def send(self, method: str, target: str, body: bytes) -> None:
-        headers = [*_HEADERS, ("Content-Length", str(len(body)))] if body or method != "GET" else _HEADERS
+    def send(self, method: str, target: str, body: bytes, extra: Sequence[tuple[str, str]] = ()) -> None:
+        headers = [*_HEADERS, *extra]
+        if body or method != "GET":
+            headers.append(("Content-Length", str(len(body))))
         self._write(h11.Request(method=method, target=target, headers=headers))
         if body:
             self._write(h11.Data(data=body))
@@ -107,6 +119,21 @@ class LocalApi:
         """`POST logout`: synchronous with the control server; deletes the profile."""
         await self._ok("POST", _PREFIX + "logout", timeout=timeout)
 
+    async def serve_config(self) -> tuple[bytes, str]:
+        """`GET serve-config`: the JSON of `ipn.ServeConfig` (`null`: never set), and the ETag of this state of it."""
+        answer = await self._exchange("GET", _PREFIX + "serve-config")
+        if answer.status >= 400:  # noqa: PLR2004
+            raise LocalApiError(answer.status, _error_text(answer.body))
+        return answer.body, answer.etag
+
+    async def set_serve_config(self, body: bytes, etag: str) -> bool:
+        """`POST serve-config`, all of it anew. False: somebody changed it after `etag` was read; read it again."""
+        extra = [("If-Match", etag)]
+        answer = await self._exchange("POST", _PREFIX + "serve-config", msgspec.Raw(body), extra=extra)
+        if answer.status >= 400 and answer.status != _CHANGED_MEANWHILE:  # noqa: PLR2004
+            raise LocalApiError(answer.status, _error_text(answer.body))
+        return answer.status != _CHANGED_MEANWHILE
+
     async def watch(self) -> AsyncIterator[Notify]:
         """The bus: one Notify a line, for ever. Ends with EOF (daemon gone, or this reader fell behind)."""
         connection = await _Connection.open(self.path)
@@ -148,11 +175,22 @@ class LocalApi:
         body: object = None,
         timeout: float = 10.0,  # noqa: ASYNC109
     ) -> tuple[int, bytes]:
+        answer = await self._exchange(method, target, body, timeout)
+        return answer.status, answer.body
+
+    async def _exchange(
+        self,
+        method: str,
+        target: str,
+        body: object = None,
+        timeout: float = 10.0,  # noqa: ASYNC109
+        extra: Sequence[tuple[str, str]] = (),
+    ) -> _Answer:
         data = b"" if body is None else msgspec.json.encode(body)
         async with asyncio.timeout(timeout):
             connection = await _Connection.open(self.path)
             try:
-                connection.send(method, target, data)
+                connection.send(method, target, data, extra)
                 return await _answer(connection)
             except h11.RemoteProtocolError as e:
                 raise ConnectionResetError("tailscaled closed the connection") from e
@@ -160,17 +198,18 @@ class LocalApi:
                 connection.close()
 
 
-async def _answer(connection: _Connection) -> tuple[int, bytes]:
-    status = 0
+async def _answer(connection: _Connection) -> _Answer:
+    status, etag = 0, ""
     parts: list[bytes] = []
     while True:
         event = await connection.event()
         if isinstance(event, h11.Response):
             status = event.status_code
+            etag = next((value.decode() for name, value in event.headers if name == b"etag"), "")
         elif isinstance(event, h11.Data):
             parts.append(bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
-            return status, b"".join(parts)
+            return _Answer(status, etag, b"".join(parts))
         elif isinstance(event, h11.ConnectionClosed):
             raise ConnectionResetError("tailscaled closed the connection")
 

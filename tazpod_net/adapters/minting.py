@@ -8,14 +8,15 @@ also with a refusal; 2: the request is wrong. It answers within the request's `t
 Owns the HTTP calls, what an exception of the HTTP library means, and that nothing of the secrets leaves this process by
 another way: no traceback, no core, no log of TLS keys. Must not judge nor word: that is `core.minting`.
 
-Why urllib3 and not httpx: with its clients made, 77 ms against 133 (sync) and 174 (async) of import before each login, one
-distribution against six, and it trusts what the system trusts. The redirects, the attempts and the proxies of urllib3
-are not used: credentials must not follow a redirect.
+Why urllib3 and not httpx: 77 ms of import before each login against 133 (sync) and 174 (async), one more distribution
+against five, and it trusts what the system trusts instead of a list of its own. Its redirects and attempts are not
+used: credentials must not follow a redirect to another host.
 """
 
 import base64
 import contextlib
 import ctypes
+import datetime as dt
 import email.utils
 import ipaddress
 import os
@@ -29,8 +30,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from http.client import HTTPException
-from typing import NoReturn
+from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
+from typing import NoReturn, TypeVar
 from urllib.parse import quote, quote_plus, unquote, urlencode, urljoin
 
 import msgspec
@@ -42,7 +43,6 @@ from tazpod_net import __version__
 from tazpod_net.core import minting as words
 from tazpod_net.core.minting import (
     LARGEST_REPLY,
-    SHORT_WAIT_S,
     Answer,
     Call,
     Failure,
@@ -58,9 +58,12 @@ from tazpod_net.core.minting import (
 _ATTEMPTS = 3
 _CONNECT_S = 5.0  # for each address of a name: one that swallows packets must not eat the budget of the next
 _READ_STDIN_S = 10
-_LONGEST_REDIRECT = 3
+_MOST_REDIRECTS = 3
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
-_RETRY_AFTER_MAX_S = 86400.0
+_TOKEN_PATH = "/api/v2/oauth/token"  # noqa: S105 - no password
+_REDIRECTS = {301, 302, 303, 307, 308}
+_UNAUTHORIZED = 401
+T = TypeVar("T")
 
 
 def main() -> int:
@@ -82,7 +85,7 @@ def main() -> int:
         answer = mint(request, os.environ, budget)
     except Exception as e:  # noqa: BLE001 - a bug must end in a sentence: its traceback would show locals
         answer = words.broken(type(e).__name__)
-    mouth.say(answer)
+    return mouth.say(answer)
 
 
 def harden() -> None:
@@ -132,41 +135,36 @@ class Budget:
 
 
 def mint(request: Request, env: Mapping[str, str], budget: Budget | None = None) -> Answer:
-    """One key, or why not. Raises nothing that is expected; a hanging look-up of a name only the watchdog ends."""
+    """One key, or why not. Expected failures are answers; a look-up of a name that hangs is ended by the watchdog only.
+
+    `env`: for the proxies and SSL_CERT_FILE (OpenSSL reads that and SSL_CERT_DIR from the process's own as well).
+    """
     if not request.is_oauth and not request.api_key:
         return words.no_credentials()
-    base = _base(request.api_url)
-    if isinstance(base, Refused):
-        return base
-    trust = _trust(env)
-    if isinstance(trust, Refused):
-        return trust
-    route = _route(base, env)
-    if isinstance(route, Refused):
-        return route
-    with route.open(trust) as pool:
-        return Minting(request, base, pool, route, budget or Budget(request.timeout_s)).run()
+    way = find_way(request.api_url, env)
+    if isinstance(way, Refused):
+        return way
+    with way.open() as pool:
+        return Minting(request, way, pool, budget or Budget(request.timeout_s)).run()
 
 
 # --- the two calls
 
 
 class Minting:
-    """The calls of one key, with their attempts."""
+    """The calls for one key, with their attempts."""
 
-    def __init__(
-        self, request: Request, base: urllib3.util.Url, pool: urllib3.PoolManager, route: "Route", budget: Budget
-    ) -> None:
+    def __init__(self, request: Request, way: "Way", pool: urllib3.PoolManager, budget: Budget) -> None:
         self._request = request
-        self._base = base
+        self._way = way
         self._pool = pool
-        self._route = route
         self._budget = budget
-        self._secrets = (*request.secrets, *route.secrets)
+        self._jitter = random.uniform(0.8, 1.2)  # noqa: S311 - so that containers that fail together do not return together
+        self._secrets = (*request.secrets, *way.secrets, _pair(request.client_id, request.client_secret))
 
     def run(self) -> Answer:
         """By OAuth a token first; then the key."""
-        authorization = _basic(self._request.api_key, "")
+        authorization = f"Basic {_pair(self._request.api_key, '')}"
         if self._request.is_oauth:
             token = self._attempts(self._token)
             if isinstance(token, Trouble):
@@ -176,43 +174,64 @@ class Minting:
         key = self._attempts(lambda: self._key(authorization))
         return key.refused if isinstance(key, Trouble) else key
 
+    def _attempts(self, once: Callable[[], T | Trouble]) -> T | Trouble:
+        """Up to three, as long as the wait before the next one fits into the budget."""
+
+        def tried() -> T | Trouble:
+            result = once()
+            self._budget.last = result if isinstance(result, Trouble) else None
+            return result
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda result: isinstance(result, Trouble) and result.again),
+            wait=self._pause,
+            stop=lambda state: state.attempt_number >= _ATTEMPTS or self._pause(state) >= self._budget.left,
+            retry_error_callback=_last_result,
+        )
+        result: T | Trouble = retrying(tried)
+        return result
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        """Seconds before the next attempt: the API's wish, else half a second and then a whole one."""
+        result = _last_result(state)
+        wish = result.refused.retry_after_s if isinstance(result, Trouble) else None
+        return wish if wish is not None else 0.5 * state.attempt_number * self._jitter
+
     def _token(self) -> str | Trouble:
-        """Client id and secret in the form, as Tailscale documents it; by HTTP Basic for servers that want that.
+        """Client id and secret in the form, as Tailscale documents it; by HTTP Basic for servers that want it so.
 
         Tailscale's Go client tries the two in the other order (golang.org/x/oauth2, internal/token.go).
         """
         client, secret = self._request.client_id, self._request.client_secret
         form = {"grant_type": "client_credentials"}
-        call, reply = self._post("token", _TOKEN, {**form, "client_id": client, "client_secret": secret}, {})
-        if isinstance(reply, Reply) and reply.status == 401:  # noqa: PLR2004 - the one status that can mean "not so"
-            basic = {"Authorization": _basic(quote_plus(client), quote_plus(secret))}  # RFC 6749, 2.3.1
-            call, reply = self._post("token", _TOKEN, form, basic)
+        full_form = urlencode({**form, "client_id": client, "client_secret": secret}).encode()
+        call, reply = self._post("token", _TOKEN_PATH, full_form, {})
+        if isinstance(reply, Reply) and reply.status == _UNAUTHORIZED:
+            pair = _pair(quote_plus(client), quote_plus(secret))  # encoded, RFC 6749, 2.3.1
+            call, reply = self._post("token", _TOKEN_PATH, urlencode(form).encode(), {"Authorization": f"Basic {pair}"})
         return reply if isinstance(reply, Trouble) else words.read_token(reply, call)
 
     def _key(self, authorization: str) -> Minted | Trouble:
         tailnet = "-" if self._request.is_oauth else quote(self._request.tailnet, safe="") or "-"
-        call, reply = self._post("keys", f"/api/v2/tailnet/{tailnet}/keys", None, {"Authorization": authorization})
+        headers = {"Authorization": authorization, "Content-Type": "application/json"}
+        call, reply = self._post("keys", f"/api/v2/tailnet/{tailnet}/keys", words.key_body(self._request), headers)
         return reply if isinstance(reply, Trouble) else words.read_key(reply, call)
 
-    def _post(
-        self, step: Step, path: str, form: Mapping[str, str] | None, headers: Mapping[str, str]
-    ) -> tuple[Call, Reply | Trouble]:
-        """One request, and those that it is led to on the same host."""
-        call = self._describe(step)
-        kind = "application/json" if form is None else "application/x-www-form-urlencoded"
-        body = words.key_body(self._request) if form is None else urlencode(form).encode()
-        given = {"Content-Type": kind, "Accept": "application/json", "User-Agent": f"tazpod-net/{__version__}", **headers}
-        url = f"{self._base.url.rstrip('/')}{path}"
-        for _ in range(_LONGEST_REDIRECT + 1):
+    def _post(self, step: Step, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[Call, Reply | Trouble]:
+        """One request, repeated where a redirect of the same host leads it."""
+        call = self._way.describe(self._request, step, self._secrets)
+        self._budget.call = call
+        url = f"{self._way.base.url.rstrip('/')}{path}"
+        for _ in range(_MOST_REDIRECTS + 1):
             try:
-                reply, target = self._exchange(url, body, given)
+                reply, target = self._exchange(url, body, headers)
             except (http_errors.HTTPError, HTTPException, OSError) as e:
-                return call, words.explain(_failure(e), call)
+                return call, words.explain(failure_of(e), call)
             if target is None:
                 return call, reply
-            url = urljoin(url, target)
-            if not self._is_same_host(url):
-                return call, words.led_elsewhere(call, _host(url))
+            url = _join(url, target)
+            if not self._way.allows(url):
+                return call, words.led_elsewhere(call, _shown(url))
         return call, words.led_elsewhere(call, None)
 
     def _exchange(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[Reply, str | None]:
@@ -222,46 +241,292 @@ class Minting:
             "POST",
             url,
             body=body,
-            headers=headers,
+            headers={**_HEADERS, **headers},
             retries=False,
             redirect=False,
             preload_content=False,
-            decode_content=False,
             timeout=urllib3.Timeout(connect=min(_CONNECT_S, left), read=left),
         )
         try:
-            if response.status in {301, 302, 303, 307, 308} and "Location" in response.headers:
-                response.drain_conn()
-                return Reply(response.status, b""), response.headers["Location"]
-            return _reply(response), None
+            target = response.headers.get("Location") if response.status in _REDIRECTS else None
+            return _reply(response), target
         finally:
             response.close()
 
-    def _is_same_host(self, url: str) -> bool:
-        """Https on the host whose name was verified, on any port; plain http stays at the very port."""
-        try:
-            target = urllib3.util.parse_url(url)
-        except http_errors.LocationParseError:
-            return False
-        if target.auth is not None or target.host != self._base.host:
-            return False
-        return target.scheme == "https" or (target.scheme, target.port) == (self._base.scheme, self._base.port)
 
-    def _describe(self, step: Step) -> Call:
-        call = Call(
-            self._request,
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",  # nothing small that becomes large
+    "Content-Type": "application/x-www-form-urlencoded",
+    "User-Agent": f"tazpod-net/{__version__}",
+}
+
+
+def _last_result(state: tenacity.RetryCallState) -> object:
+    return state.outcome.result() if state.outcome else None
+
+
+def _pair(user: str, password: str) -> str:
+    """The value of HTTP Basic (RFC 7617)."""
+    return base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+
+
+# --- what comes back
+
+
+def _reply(response: urllib3.BaseHTTPResponse) -> Reply:
+    return Reply(
+        response.status,
+        _body(response),
+        content_type=response.headers.get("Content-Type", ""),
+        retry_after_s=_retry_after(response.headers),
+        clock_off_s=_clock_off(response.headers),
+    )
+
+
+def _body(response: urllib3.BaseHTTPResponse) -> bytes:
+    """To the end or a byte past the limit. Only when nothing more comes does urllib3 see that something is missing."""
+    parts: list[bytes] = []
+    left = LARGEST_REPLY + 1
+    while left > 0:
+        part = response.read(left, decode_content=False)
+        if not part:
+            break
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def _clock_off(headers: Mapping[str, str]) -> float | None:
+    date = _date(headers.get("Date", ""))
+    return None if date is None else date - time.time()
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds; a date is taken by the server's own clock if it shows that (RFC 9110, 10.2.3)."""
+    value = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
+    date = _date(value)
+    if date is None:
+        return None
+    return max(0.0, date - (_date(headers.get("Date", "")) or time.time()))
+
+
+def _date(value: str) -> float | None:
+    """Seconds since the epoch of an HTTP date."""
+    try:
+        return email.utils.parsedate_to_datetime(value).replace(tzinfo=dt.UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def failure_of(e: BaseException, *, at_proxy: bool = False) -> Failure:  # noqa: C901 - one row per exception
+    """What an exception of urllib3, http.client, ssl or socket means; of its text, a proxy's status only."""
+    match e:
+        case http_errors.ProxyError():
+            status = re.search(r"Tunnel connection failed: ([0-9]{3})", str(e.original_error))
+            if status:
+                return Failure(Kind.PROXY_STATUS, int(status[1]), at_proxy=True)
+            return failure_of(e.original_error, at_proxy=True)
+        case http_errors.NameResolutionError():
+            return Failure(_name_kind(e.__cause__), at_proxy=at_proxy)
+        case http_errors.NewConnectionError():
+            return Failure(Kind.CONNECT, getattr(e.__cause__, "errno", None) or 0, at_proxy)
+        case http_errors.ConnectTimeoutError():
+            return Failure(Kind.CONNECT_SLOW, at_proxy=at_proxy)
+        case http_errors.TimeoutError() | TimeoutError():
+            return Failure(Kind.SLOW, at_proxy=at_proxy)
+        case ssl.SSLCertVerificationError():
+            return Failure(_CERTIFICATE_CODES.get(e.verify_code, Kind.CERT), e.verify_code, at_proxy)
+        case ssl.SSLError():
+            return Failure(Kind.TLS, at_proxy=at_proxy)
+        case http_errors.SSLError() | http_errors.ProtocolError() if isinstance(e.args[-1], BaseException):
+            return failure_of(e.args[-1], at_proxy=at_proxy)
+        case BadStatusLine() if not isinstance(e, RemoteDisconnected):
+            return Failure(Kind.NOT_HTTP, at_proxy=at_proxy)
+        case HTTPException() if not isinstance(e, IncompleteRead | RemoteDisconnected):
+            return Failure(Kind.NOT_HTTP, at_proxy=at_proxy)
+        case _:
+            return Failure(Kind.CUT, at_proxy=at_proxy)
+
+
+def _name_kind(cause: BaseException | None) -> Kind:
+    known = isinstance(cause, socket.gaierror) and cause.errno in {socket.EAI_NONAME, socket.EAI_NODATA}
+    return Kind.NAME_UNKNOWN if known else Kind.NAME_LATER
+
+
+# X509_V_ERR_* of openssl/x509_vfy.h.
+_CERTIFICATE_CODES = {
+    9: Kind.CERT_EARLY,
+    10: Kind.CERT_LATE,
+    2: Kind.CERT_UNKNOWN_CA,
+    18: Kind.CERT_UNKNOWN_CA,
+    19: Kind.CERT_UNKNOWN_CA,
+    20: Kind.CERT_UNKNOWN_CA,
+    21: Kind.CERT_UNKNOWN_CA,
+    62: Kind.CERT_NAME,
+    64: Kind.CERT_NAME,
+}
+
+
+# --- the way there
+
+
+class Way(msgspec.Struct, frozen=True):
+    """How the API is reached: its address, whom we trust, by which proxy."""
+
+    base: urllib3.util.Url
+    trust: ssl.SSLContext
+    proxy: urllib3.util.Url | None = None
+    cert_file: str | None = None
+
+    def open(self) -> urllib3.PoolManager:
+        """The pool of connections; nothing is connected yet."""
+        if self.proxy is None:
+            return urllib3.PoolManager(ssl_context=self.trust)
+        headers = {"Proxy-Authorization": f"Basic {_pair(*self._login)}"} if self.proxy.auth else {}
+        return urllib3.ProxyManager(
+            self.proxy._replace(auth=None).url,
+            proxy_headers=headers,
+            proxy_ssl_context=self.trust,
+            ssl_context=self.trust,
+        )
+
+    @property
+    def _login(self) -> tuple[str, str]:
+        user, _, password = (self.proxy.auth or "" if self.proxy else "").partition(":")
+        return unquote(user), unquote(password)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The proxy's user and password, in every form that is sent."""
+        return (*filter(None, self._login), _pair(*self._login)) if self.proxy and self.proxy.auth else ()
+
+    def allows(self, url: str) -> bool:
+        """Whether credentials may follow a redirect: https to the same host name, whose certificate proves it.
+
+        Plain http stays at the very port: another one of this machine is another program.
+        """
+        target = _parse(url)
+        if target is None or target.auth is not None or target.host != self.base.host:
+            return False
+        return target.scheme == "https" or (target.scheme, target.port) == (self.base.scheme, self.base.port)
+
+    def describe(self, request: Request, step: Step, secrets: tuple[str, ...]) -> Call:
+        """What the words need to know of a call."""
+        return Call(
+            request,
             step,
-            host=_shown(self._base),
-            secrets=self._secrets,
-            proxy=self._route.label,
-            cert_file=os.environ.get("SSL_CERT_FILE"),
-            has_authorities=_has_authorities(),
+            _shown(self.base.url),
+            secrets,
+            proxy=_shown(self.proxy.url) if self.proxy else None,
+            cert_file=self.cert_file,
+            has_authorities=self._has_authorities(),
             at=time.time(),
         )
-        self._budget.call = call
-        return call
 
-    def _attempts[T](self, once: Callable[[], T | Trouble]) -> T | Trouble: ...
+    def _has_authorities(self) -> bool:
+        """OpenSSL reads files at once, and directories only when it needs them."""
+        directory = ssl.get_default_verify_paths().capath
+        return self.trust.cert_store_stats()["x509_ca"] > 0 or bool(directory and os.listdir(directory))
 
 
-_TOKEN = "/api/v2/oauth/token"  # noqa: S105 - a path
+def find_way(api_url: str, env: Mapping[str, str]) -> Way | Refused:
+    """The way to the API, or what of the settings makes it impossible."""
+    base = _parse(api_url)
+    if base is None or base.auth is not None or base.query is not None or base.fragment is not None:
+        return words.bad_address()
+    if base.scheme == "http" and not _is_loopback(base):
+        return words.in_clear()
+    proxy = _find_proxy(base, env)
+    if isinstance(proxy, Refused):
+        return proxy
+    # Not create_default_context: that writes the keys of connections to SSLKEYLOGFILE.
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trust.load_default_certs()
+    cert_file = env.get("SSL_CERT_FILE") or None
+    refused = _load(trust, cert_file) if cert_file else None
+    return refused or Way(base, trust, proxy, cert_file)
+
+
+def _load(trust: ssl.SSLContext, cert_file: str) -> Refused | None:
+    """Once more by name: OpenSSL passes over a file that it cannot use, in silence."""
+    try:
+        trust.load_verify_locations(cafile=cert_file)
+    except ssl.SSLError:
+        return words.bad_cert_file(cert_file, 0)
+    except OSError as e:
+        return words.bad_cert_file(cert_file, e.errno or 0)
+    return None
+
+
+def _join(url: str, target: str) -> str:
+    """Where a redirect leads; nowhere if that is no address at all."""
+    try:
+        return urljoin(url, target)
+    except ValueError:
+        return ""
+
+
+def _parse(url: str) -> urllib3.util.Url | None:
+    """A URL of http or https with a host, or None."""
+    try:
+        parsed = urllib3.util.parse_url(url)
+    except http_errors.LocationParseError:
+        return None
+    return parsed if parsed.scheme in {"http", "https"} and parsed.host else None
+
+
+def _shown(url: str) -> str:
+    """`host` or `host:port`: never user, password, path or query."""
+    parsed = _parse(url)
+    if parsed is None:
+        return ""
+    return f"{parsed.host}:{parsed.port}" if parsed.port else f"{parsed.host}"
+
+
+def _is_loopback(url: urllib3.util.Url) -> bool:
+    host = (url.host or "").strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _find_proxy(base: urllib3.util.Url, env: Mapping[str, str]) -> urllib3.util.Url | Refused | None:
+    """The proxy for this address: https_proxy and no_proxy as tailscaled reads them, which does not know ALL_PROXY."""
+    name = f"{base.scheme}_proxy"
+    value = env.get(name) or env.get(name.upper()) or ""
+    if not value or _is_exempt(base, env.get("no_proxy") or env.get("NO_PROXY") or ""):
+        return None
+    if re.match(r"socks[45]h?:", value, re.IGNORECASE):
+        return words.socks_proxy(name.upper(), base.host or "")
+    proxy = _parse(value if "://" in value else f"http://{value}")
+    if proxy is None:
+        return words.bad_address(name.upper(), "http://proxy.example:3128")
+    # What is not encrypted does not leave this machine.
+    return None if base.scheme == "http" and not _is_loopback(proxy) else proxy
+
+
+def _is_exempt(url: urllib3.util.Url, no_proxy: str) -> bool:
+    """NO_PROXY: names with their subdomains, addresses, networks, `*` (golang.org/x/net/http/httpproxy)."""
+    host = (url.host or "").strip("[]").rstrip(".")
+    port = url.port or (443 if url.scheme == "https" else 80)
+    return any(_fits(entry.strip().lower(), host, port) for entry in no_proxy.split(",") if entry.strip())
+
+
+def _fits(entry: str, host: str, port: int) -> bool:
+    name, colon, number = entry.rpartition(":")
+    if colon and number.isdigit() and (name.endswith("]") or ":" not in name):
+        if int(number) != port:
+            return False
+        entry = name
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
+    except ValueError:
+        return entry == "*" or host == entry.lstrip(".*") or host.endswith(f".{entry.lstrip('.*')}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

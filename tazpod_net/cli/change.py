@@ -1,12 +1,13 @@
 """`down`, `restart`, `reload`, `login`, `logout` and `tailscale`."""
 
 import argparse
+import contextlib
 import os
 import sys
 import time
 
 from tazpod_net import config, foreign, launcher
-from tazpod_net.adapters import files, sockets
+from tazpod_net.adapters import files, resolver, sockets
 from tazpod_net.adapters.keyfile import clean, read_key
 from tazpod_net.boot import Boot, Launch, set_mark
 from tazpod_net.cli import client
@@ -90,6 +91,8 @@ def _stop_survivor(layout: Layout, lock: files.Lock, arguments: argparse.Namespa
         while boot.spool.pump():
             pass
         boot.spool.close()
+        with contextlib.suppress(OSError):
+            resolver.rescue()
         sockets.unlink(boot.daemon_socket)
         files.remove(boot.daemon_socket)
     finally:

@@ -95,6 +95,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     magic_suffix: str = msgspec.field(name="MagicDNSSuffix", default="")
     tailnet: Tailnet | None = msgspec.field(name="CurrentTailnet", default=None)
     peer: dict[str, Peer] | None = msgspec.field(name="Peer", default=None)
+    cert_domains: list[str] | None = msgspec.field(name="CertDomains", default=None)
 
 
 class PeerCounts(msgspec.Struct, frozen=True):
@@ -120,6 +121,7 @@ class Backend(msgspec.Struct, frozen=True):
     dns_name: str | None = None
     tailnet: str | None = None
     tags: tuple[str, ...] = ()
+    cert_domains: tuple[str, ...] = ()  # names that control gives certificates for; the first one is this node's
     key_expiry: str | None = None
     key_ends: float | None = None  # `key_expiry` as seconds since the epoch
     relay: str | None = None
@@ -171,6 +173,7 @@ def fold_snapshot(backend: Backend, snapshot: Snapshot) -> Backend:
         dns_name=me.dns_name.rstrip(".") or None,
         tailnet=(suffix or (tailnet.name if tailnet is not None else "")) or None,
         tags=tuple(me.tags or ()),
+        cert_domains=tuple(snapshot.cert_domains or ()),
         key_expiry=me.key_expiry,
         key_ends=None if me.key_expiry is None else parse_rfc3339(me.key_expiry),
         relay=me.relay or None,
@@ -200,5 +203,5 @@ def _exit_nodes(peers: dict[str, Peer]) -> dict[str, str]:
     for peer in peers.values():
         if peer.offers_exit:
             name = peer.dns_name.rstrip(".").lower()
-            found.update(dict.fromkeys([*(peer.ips or ()), name, name.split(".", 1)[0]], peer.id))
+            found.update(dict.fromkeys(filter(None, [*(peer.ips or ()), name, name.split(".", 1)[0]]), peer.id))
     return found

@@ -111,15 +111,16 @@ class Facts(msgspec.Struct, frozen=True):
 
 # Texts of the control service as users quote them (`tailscaled.md`, 19.3), and of Tailscale's own test control server
 # ("invalid authkey"). The first row that fits counts: "invalid key" comes with all kinds of reasons.
-_TEXTS: tuple[tuple[tuple[str, ...], Code], ...] = (
+_TEXTS: tuple[tuple[tuple[str, ...], Code | None], ...] = (
+    (("not yet valid", "certificate has expired"), Code.CLOCK_WRONG),
+    (("x509:", "tls:"), None),  # a certificate that is "not valid" is no verdict on a key
     (("tailnet lock", "network lock", "locked out"), Code.TAILNET_LOCK),
     (("requested tags", "tags are invalid", "not permitted to use tag", "tag not permitted"), Code.TAG_REFUSED),
-    (("already used", "has been used", "already been used"), Code.KEY_USED),
+    (("already used", "has been used", "already been used", "not valid"), Code.KEY_USED),  # "API key k… not valid"
     (("key expired", "expired key", "key has expired", "key is expired"), Code.KEY_EXPIRED),
     (("429", "rate limit", "too many requests"), Code.RATE_LIMITED),
-    (("not yet valid", "certificate has expired"), Code.CLOCK_WRONG),
     (("node not found",), Code.NODE_DELETED),
-    (("invalid key", "invalid authkey", "invalid auth key", "key does not exist", "key not found", "key not valid"),
+    (("invalid key", "invalid authkey", "invalid auth key", "key does not exist", "key not found"),
      Code.KEY_UNKNOWN),
 )  # fmt: skip
 
@@ -141,7 +142,9 @@ def decide(login: Login, facts: Facts) -> tuple[Login, Action]:
         return verdict
     login = _note_trouble(login, facts)
     if login.attempt is not None:
-        return _under_way(login, login.attempt, facts)
+        login, action = _under_way(login, login.attempt, facts)
+        if login.attempt is not None:
+            return login, action
     if not facts.allowed or not (connected or facts.backend.state == "NeedsLogin"):
         return login, Action.NOTHING
     return _begin(login, facts, connected=connected)

@@ -120,6 +120,7 @@ class Kind(StrEnum):
     CERT_EARLY = "certificate not valid yet"
     CERT_LATE = "certificate expired"
     CERT_NAME = "certificate of somebody else"
+    CERT = "certificate not accepted"  # with OpenSSL's code
     TLS = "no TLS"
     PROXY_STATUS = "proxy says no"  # with an HTTP status
 
@@ -379,15 +380,21 @@ def explain(failure: Failure, call: Call) -> Trouble:
         return _proxy_refused(failure, call)
     if failure.kind in _CERTIFICATE:
         return _certificate(failure, call)
-    at_proxy = failure.at_proxy and call.proxy is not None
-    who = f"the proxy {call.proxy}" if at_proxy else call.host
-    check = "check HTTPS_PROXY and NO_PROXY" if at_proxy else _CHECK_NETWORK
-    text = _network(failure, who, f"{call.request.timeout_s:g} s")
+    check = _CHECK_NETWORK if call.proxy is None else _CHECK_PROXY
+    text = _network(failure, _who(failure, call), f"{call.request.timeout_s:g} s")
     return _trouble(text, f"{check}; {_BY_ITSELF}", again=_may_help(failure, call))
 
 
 _CHECK_NETWORK = "check the network, DNS and login.api_url"
-_CERTIFICATE = {Kind.CERT_UNKNOWN_CA, Kind.CERT_EARLY, Kind.CERT_LATE, Kind.CERT_NAME, Kind.TLS}
+_CHECK_PROXY = "check HTTPS_PROXY and NO_PROXY"
+_CERTIFICATE = {Kind.CERT_UNKNOWN_CA, Kind.CERT_EARLY, Kind.CERT_LATE, Kind.CERT_NAME, Kind.CERT, Kind.TLS}
+
+
+def _who(failure: Failure, call: Call) -> str:
+    """Who failed. Behind a proxy that took the connection nobody can tell the two apart."""
+    if call.proxy is None:
+        return call.host
+    return f"the proxy {call.proxy}" if failure.at_proxy else f"{call.host} (through the proxy {call.proxy})"
 
 
 def _may_help(failure: Failure, call: Call) -> bool:
@@ -426,7 +433,7 @@ def _proxy_refused(failure: Failure, call: Call) -> Trouble:
         return _trouble(f"the proxy {call.proxy} wants a user and password (407)", "put them into HTTPS_PROXY")
     return _trouble(
         f"the proxy {call.proxy} does not connect to {call.host} ({failure.number})",
-        f"check HTTPS_PROXY and NO_PROXY; {_BY_ITSELF}",
+        f"{_CHECK_PROXY}; {_BY_ITSELF}",
         again=failure.number >= 500,  # noqa: PLR2004
     )
 
@@ -439,8 +446,11 @@ def _certificate(failure: Failure, call: Call) -> Trouble:
             return _clock(f"the certificate of {host} is not valid yet", call)
         case Kind.CERT_LATE:
             return _clock(f"the certificate of {host} has expired", call)
+        case Kind.CERT:
+            return _trouble(f"the certificate of {host} is not accepted (OpenSSL says {failure.number})", _CHECK_URL)
         case Kind.CERT_NAME:
-            return _trouble(f"the certificate of {host} is for another name", _CHECK_URL)
+            step = f"log in to the captive portal if there is one; {_CHECK_URL}"
+            return _trouble(f"the certificate of {host} is for another name", step)
         case Kind.CERT_UNKNOWN_CA if not call.has_authorities:
             return _trouble(
                 "this machine trusts no certificate authority", "install ca-certificates, or set SSL_CERT_FILE"
@@ -490,6 +500,15 @@ def in_clear() -> Refused:
         "login.api_url is http://, which would send the credentials in clear",
         "write https:// (http:// is for 127.0.0.1 and localhost only)",
         permanent=True,
+    )
+
+
+def socks_proxy(name: str, host: str) -> Refused:
+    """A kind of proxy that minting cannot use; `name` is the variable."""
+    return Refused(
+        "minting",
+        f"{name} is a SOCKS proxy, which minting cannot use",
+        f"set it to an HTTP proxy, or NO_PROXY to {host}, then: tazpod-net down, up",
     )
 
 

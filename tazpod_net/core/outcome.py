@@ -1,6 +1,7 @@
 """Turns a status into the one line that `up`, `wait` and `login` end with. Pure."""
 
 from tazpod_net.core.login import ONLY_A_PERSON, REJECTED
+from tazpod_net.core.render import version_of
 from tazpod_net.core.status import Status
 
 
@@ -77,8 +78,14 @@ def _control_trouble(status: Status) -> str | None:
 # Texts of Go's net and tls packages and of tailscaled's controlclient/direct.go -> one plain clause.
 _PLAIN: tuple[tuple[tuple[str, ...], str], ...] = (
     (("rate limited", "too many requests", "http 429"), "control server allows no more logins for now"),
-    (("certificate has expired or is not yet valid",), "control server's certificate is not valid at this clock's time"),
-    (("no such host", "server misbehaving", "dns fallback", "name resolution"), "control server's name does not resolve"),
+    (
+        ("certificate has expired or is not yet valid",),
+        "control server's certificate is not valid at this clock's time",
+    ),
+    (
+        ("no such host", "server misbehaving", "dns fallback", "name resolution"),
+        "control server's name does not resolve",
+    ),
     (("connection refused",), "control server refuses connections"),
     (("network is unreachable", "no route to host", "network is down"), "control server cannot be reached from here"),
     (("x509:", "tls:"), "control server's certificate is not trusted"),
@@ -102,7 +109,7 @@ def started_line(status: Status, *, probe_ms: float, live_ms: float | None, logi
     mode = "TUN" if status.daemon.mode == "tun" else "userspace"
     parts = [f"probe {probe_ms:.0f} ms: {mode}"]
     if status.daemon.pid is not None:
-        version = status.daemon.version or status.daemon.binary_version or ""
+        version = version_of(status.daemon)
         live = f", {live_ms:.0f} ms" if live_ms is not None else ""
         parts.append(f"tailscaled {version} pid {status.daemon.pid}{live}".replace("  ", " "))
     if login_ms is not None:

@@ -15,7 +15,7 @@ OffsetAt = Callable[[float], int]
 
 def span(seconds: float) -> str:
     """A length of time as a person says it, two units at most: `4 s`, `0.9 s`, `4 min`, `3 h 12 min`, `5 days`."""
-    if seconds < 9.95:  # noqa: PLR2004 - tenths are worth saying only here
+    if seconds < 10:  # noqa: PLR2004 - tenths are worth saying only here
         return f"{max(seconds, 0.0):.1f} s"
     if seconds < 60:  # noqa: PLR2004
         return f"{int(seconds)} s"
@@ -24,7 +24,7 @@ def span(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     if hours < 48:  # noqa: PLR2004
-        return f"{hours} h {minutes} min"
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     return f"{hours // 24} days"
 
 
@@ -141,7 +141,7 @@ def _daemon_line(status: Status, now: float, offset_at: OffsetAt | None) -> str:
     eventful = daemon.adopted or daemon.restarts or daemon.last_exit is not None
     if daemon.pid is None or not (status.ready or (status.live and eventful)):
         return ""
-    parts = [f"tailscaled {_version(daemon)}", f"pid {daemon.pid}"]
+    parts = [f"tailscaled {version_of(daemon) or '(version unknown)'}", f"pid {daemon.pid}"]
     if daemon.mode == "tun" and daemon.interface:
         parts.append(daemon.interface)
     if daemon.adopted:
@@ -149,9 +149,9 @@ def _daemon_line(status: Status, now: float, offset_at: OffsetAt | None) -> str:
     return ", ".join(parts) + _past(daemon, now, offset_at)
 
 
-def _version(daemon: DaemonPart) -> str:
-    """`1.102.5` of `1.102.5-t1234-g5678`: the commits are in the JSON."""
-    return (daemon.version or daemon.binary_version or "(version unknown)").partition("-")[0]
+def version_of(daemon: DaemonPart) -> str:
+    """`1.102.5` of `1.102.5-t1234-g5678`: the commits are in the JSON. Empty if nobody knows."""
+    return (daemon.version or daemon.binary_version or "").partition("-")[0]
 
 
 def _past(daemon: DaemonPart, now: float, offset_at: OffsetAt | None) -> str:

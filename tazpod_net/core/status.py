@@ -177,4 +177,7 @@ def to_pretty_json(status: Status) -> bytes:
 
 def from_json(data: bytes) -> Status:
     """Reads a status of any version. Raises msgspec.DecodeError on garbage."""
-    return msgspec.json.decode(data, type=Status)
+    try:
+        return msgspec.json.decode(data, type=Status)
+    except RecursionError as e:
+        raise msgspec.DecodeError(str(e)) from e

@@ -17,12 +17,12 @@ def seconds(value: float) -> str:
 
 def parse_rfc3339(text: str) -> float | None:
     """Seconds since the epoch, or None if it is no RFC 3339 time (Go prints up to nine digits of a second)."""
-    head, dot, rest = text.partition(".")
-    if dot:
-        digits = len(rest) - len(rest.lstrip("0123456789"))
-        text = head + rest[digits:]
+    head, _, rest = text.partition(".")
+    zone = rest.lstrip("0123456789")
+    decimals = rest.removesuffix(zone) if zone else rest
     try:
-        return datetime.fromisoformat(text).timestamp()
+        read = datetime.fromisoformat(head + zone)
+        return None if read.tzinfo is None else read.timestamp() + float(f"0.{decimals or 0}")
     except ValueError:
         return None
 

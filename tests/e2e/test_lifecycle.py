@@ -12,6 +12,7 @@ from tests.support.eventually import eventually
 from tests.support.lab import Control, Mode, Node
 from tests.support.product import Product, gone, is_alive
 
+UNPRIVILEGED = 12345
 SOCKS_CLIENT = """
 import socket, sys
 proxy, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -268,9 +269,9 @@ class TestStatus:
         backend = product.status()["backend"]
         wanted = f"tailnet: ready userspace {backend['ips'][0]} {backend['hostname']}"
         assert product.short() == wanted
-        line, pid, ticks = eventually(lambda: (product.state / "short").read_text().split("\n"))[:3]
         supervisor = product.status()["supervisor"]
-        assert (line, int(pid), int(ticks)) == (wanted, supervisor["pid"], supervisor["start_ticks"])
+        line, _, rest = (product.state / "short").read_text().partition("\n")
+        assert (line, [int(n) for n in rest.split()]) == (wanted, [supervisor["pid"], supervisor["start_ticks"]])
 
     def test_first_line_is_the_summary(self, product: Product) -> None:
         """The text form begins with the object's `summary`, but for the running time in it."""
@@ -353,12 +354,12 @@ class TestDown:
         assert product.down().out == "not running\n"
 
     def test_was_orderly(self, product: Product) -> None:
-        """The daemon was asked by SIGTERM and ended by itself."""
+        """The daemon was asked by SIGTERM and ended by itself, and the log has all of it."""
         product.up()
         product.down()
-        assert "tailscaled got signal terminated" in product.logs_text()
-        exit_ = product.status()["daemon"]["last_exit"]
-        assert (exit_["code"], exit_["signal"]) == (0, None)
+        log = product.log.read_text()
+        assert "tailscaled got signal terminated" in log
+        assert "logger closing down" in log
 
     def test_identity_is_kept(self, moded: Product, control: Control) -> None:
         """`down` and `up` again: the same node with the same address, without a key."""
@@ -421,8 +422,8 @@ class TestOtherUsers:
         """Another user reads the status; their `down` fails with one line and stops nothing."""
         Path(product.user).chmod(0o755)
         product.up()
-        assert product.run("status", uid=12345).code == 0
-        refused = product.run("down", uid=12345)
+        assert product.run("status", uid=UNPRIVILEGED).code == 0
+        refused = product.run("down", uid=UNPRIVILEGED)
         assert refused.code == 1
         assert refused.err.startswith("tazpod-net: ")
         assert product.status(expect=0)["ready"] is True
@@ -430,7 +431,10 @@ class TestOtherUsers:
     @pytest.mark.root
     def test_a_plain_user_has_userspace_mode(self, make: Make) -> None:
         """Without root everything works in userspace mode."""
-        product = make(uid=12345)
+        product = make(uid=UNPRIVILEGED)
+        product.use_copies()
+        if product.place.run([product.command, "--version"], uid=UNPRIVILEGED).returncode != 0:
+            pytest.skip("the program is installed where another user cannot read it")
         product.up()
         assert product.status(expect=0)["daemon"]["mode"] == "userspace"
         product.down()

@@ -142,9 +142,3 @@ tool (
 	tailscale.com/cmd/tailscale
 	tailscale.com/cmd/tailscaled
 )
-
-tool (
-	tailscale.com/cmd/containerboot
-	tailscale.com/cmd/tailscale
-	tailscale.com/cmd/tailscaled
-)

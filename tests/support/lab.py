@@ -54,9 +54,7 @@ def binaries() -> Binaries:
     return Binaries(*(directory / name for name in build.PROGRAMS))
 
 
-def lab_environment(
-    control_url: str, scratch: str | os.PathLike[str], *, loopback_only: bool = True
-) -> dict[str, str]:
+def lab_environment(control_url: str, scratch: str | os.PathLike[str], *, loopback_only: bool = True) -> dict[str, str]:
     """What every lab daemon has in its environment, so that it talks to nobody but the lab.
 
     `scratch` is a directory for its log buffer. `loopback_only`: in a namespace without any other interface
@@ -436,9 +434,7 @@ class Node:
         """`http://host:port` of the daemon's proxy; empty in TUN mode."""
         if self.mode == "tun":
             return ""
-        found = eventually(
-            lambda: re.search(r"HTTP proxy listening on (\S+)", self.log.read_text(errors="replace"))
-        )
+        found = eventually(lambda: re.search(r"HTTP proxy listening on (\S+)", self.log.read_text(errors="replace")))
         return f"http://{cast('re.Match[str]', found)[1]}"
 
     def log_tail(self, size: int = 3000) -> str:

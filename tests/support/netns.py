@@ -234,9 +234,7 @@ class Mesh(Place):
             f"ip.link('add', ifname='v{number}', kind='veth', peer={{'ifname': 'eth0', 'net_ns_pid': {node.pid}}})",
             f"up('v{number}', master='br0')",
         )
-        self._links(
-            f"up('eth0', '{self.address_of(node)}')", f"ip.route('add', gateway='{self.address}')", place=node
-        )
+        self._links(f"up('eth0', '{self.address_of(node)}')", f"ip.route('add', gateway='{self.address}')", place=node)
         return node
 
     def address_of(self, node: Namespace) -> str:
@@ -272,6 +270,15 @@ def up(name, address=None, master=None):
         ip.link('set', index=index(name), master=index(master))
     ip.link('set', index=index(name), state='up')
 """
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie that nobody reaps yet does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 def pids() -> Iterator[int]:

@@ -146,10 +146,11 @@ class Output:
         self._selector.close()
         self.process.kill()
         self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        else:
+        if self.process.stdout is None:
             os.close(self._fd)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
 
     def __enter__(self) -> Self:
         return self
@@ -229,6 +230,15 @@ class Product:
         (self.home / "config.toml").write_text(text)
         if self.uid is not None:
             os.chown(self.home, self.uid, self.uid)
+
+    def use_copies(self) -> Path:
+        """Puts copies of tailscaled and tailscale into a directory of this user's own, first on PATH; returns it."""
+        directory = self.user / "bin"
+        directory.mkdir()
+        for program in (self.programs.tailscaled, self.programs.tailscale):
+            shutil.copy2(program, directory)
+        self.env["PATH"] = f"{directory}:{SYSTEM_PATH}"
+        return directory
 
     def logs_text(self) -> str:
         """Every byte in `HOME/logs`, rotated files and the supervisor's own included."""

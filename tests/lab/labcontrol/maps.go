@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"time"
 
 	"tailscale.com/tailcfg"
 	"tailscale.com/types/key"
@@ -116,6 +117,10 @@ func (g *gate) rewrite(res *tailcfg.MapResponse, self key.NodePublic) {
 	defer g.mu.Unlock()
 	res.Domain = g.domain
 	res.ControlTime = nil // testcontrol's is in 2020
+	if offset := g.settings.ClockOffsetS; offset != 0 {
+		now := time.Now().Add(seconds(offset))
+		res.ControlTime = &now
+	}
 	if config := g.dnsConfig(g.certName(self)); config != nil {
 		res.DNSConfig = config
 	}
@@ -127,14 +132,22 @@ func (g *gate) rewrite(res *tailcfg.MapResponse, self key.NodePublic) {
 			return
 		}
 	}
+	var absent []tailcfg.NodeID
 	res.Peers = slices.DeleteFunc(res.Peers, func(p *tailcfg.Node) bool {
 		n := g.nodes[p.Key]
-		return n == nil || n.gone || !n.approved
+		isAbsent := n == nil || n.gone || !n.approved
+		if isAbsent {
+			absent = append(absent, p.ID)
+		}
+		return isAbsent
 	})
 	for _, p := range res.Peers {
 		g.nodes[p.Key].describe(p)
 	}
 	res.Peers = append(res.Peers, g.fakes...)
+	if len(res.Peers) == 0 {
+		res.PeersRemoved = absent // to a client no Peers means: as before (tailcfg.MapResponse)
+	}
 }
 
 func (g *gate) certName(self key.NodePublic) string {

@@ -263,7 +263,7 @@ func (g *gate) enter(req *tailcfg.RegisterRequest, machine key.MachinePublic, d 
 		n.adopt(d.key)
 		n.expiry = time.Time{}
 		if s := g.settings.NodeKeyExpiryS; s != 0 && len(n.tags) == 0 {
-			n.expiry = time.Now().Add(seconds(s))
+			n.expiry = time.Now().Add(seconds(s)).Truncate(time.Second) // as clients show it
 		}
 	}
 	if inner := g.inner.Node(n.nodeKey); inner != nil {

@@ -46,6 +46,7 @@ type settings struct {
 	DNSResolvers    []string `json:"dns_resolvers"`       // global resolvers
 	MagicDNS        bool     `json:"magic_dns"`           // nodes are to resolve names of the tailnet
 	DNSRecords      []record `json:"dns_records"`         // extra records
+	ClockOffsetS    float64  `json:"clock_offset_s"`      // of the server's clock that nodes are told; 0: not told
 	RegisterPending bool     `json:"register_never_ends"` // logins are read and never answered
 }
 

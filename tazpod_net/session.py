@@ -74,6 +74,7 @@ class Session:
         self._timer: asyncio.TimerHandle | None = None
         self._to_correct = _ALL_SETTINGS
         self._minted_key: str | None = None
+        self._suspected = False  # the log said that control has forgotten this node
 
     def attach(self, pid: int) -> None:
         """Follows a new daemon."""
@@ -137,8 +138,9 @@ class Session:
         self.refresh_soon()
 
     def node_deleted(self) -> None:
-        """A log line said that control does not know this node any more."""
-        self._decide(deleted=True)
+        """A log line said that control does not know this node any more; it may be an old line, so ask first."""
+        self._suspected = True
+        self.refresh_soon()
 
     async def log_out(self, timeout: float) -> None:  # noqa: ASYNC109 - the caller's budget
         """Logs this node out at the control server. Raises OSError, TimeoutError or LocalApiError."""
@@ -207,7 +209,8 @@ class Session:
             self.answered_at = self.hooks.now()
             self.backend = fold_snapshot(self.backend, snapshot)
         self._note_readiness()
-        self._decide()
+        deleted, self._suspected = self._suspected and not self.backend.online, False
+        self._decide(deleted=deleted)
         self._correct_settings()
         self._arm()
         self.hooks.on_change()

@@ -56,6 +56,7 @@ from tazpod_net.core.minting import (
 )
 
 _ATTEMPTS = 3
+_PAUSE_S = 0.5
 _CONNECT_S = 5.0  # for each address of a name: one that swallows packets must not eat the budget of the next
 _READ_STDIN_S = 10
 _MOST_REDIRECTS = 3
@@ -195,7 +196,7 @@ class Minting:
         """Seconds before the next attempt: the API's wish, else half a second and then a whole one."""
         result = _last_result(state)
         wish = result.refused.retry_after_s if isinstance(result, Trouble) else None
-        return wish if wish is not None else 0.5 * state.attempt_number * self._jitter
+        return wish if wish is not None else _PAUSE_S * state.attempt_number * self._jitter
 
     def _token(self) -> str | Trouble:
         """Client id and secret in the form, as Tailscale documents it; by HTTP Basic for servers that want it so.

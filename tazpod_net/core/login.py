@@ -135,7 +135,7 @@ def decide(login: Login, facts: Facts) -> tuple[Login, Action]:
     """The next step. Idempotent: the same facts again, without news, ask for nothing more."""
     login = _note_renewal(login, facts)
     connected = facts.backend.state in {"Running", "Starting"}
-    if connected and (login.renew is None or (facts.finished and not login.minting)):
+    if connected and (login.renew is None or _renewed(login, facts)):
         return Login(refused=login.refused), Action.NOTHING
     verdict = _verdict(login, facts)
     if verdict is not None:
@@ -148,6 +148,14 @@ def decide(login: Login, facts: Facts) -> tuple[Login, Action]:
     if not facts.allowed or not (connected or facts.backend.state == "NeedsLogin"):
         return login, Action.NOTHING
     return _begin(login, facts, connected=connected)
+
+
+def _renewed(login: Login, facts: Facts) -> bool:
+    """Whether the new login of a running node has come through. The bus does not always send LoginFinished for it."""
+    if login.attempt is None or login.minting or facts.deleted:
+        return False
+    by_state = facts.backend.online if login.renew is Code.NODE_DELETED else not facts.expiring
+    return facts.finished or by_state
 
 
 def _note_renewal(login: Login, facts: Facts) -> Login:

@@ -262,7 +262,7 @@ def _trouble(
 def _rate_limited(reply: Reply) -> Trouble:
     wait = reply.retry_after_s
     asked = f", it asks to wait {wait:.0f} s" if wait is not None else ""
-    again = wait is None or wait <= SHORT_WAIT_S
+    again = wait is not None and wait <= SHORT_WAIT_S
     return _trouble(
         f"too many requests for the API (429){asked}", _BY_ITSELF, code="rate-limited", again=again, wait=wait
     )

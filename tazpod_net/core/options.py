@@ -263,23 +263,9 @@ PATHS = frozenset(
 # A name here is looked up on PATH; with a slash it is a path.
 PROGRAMS = frozenset({"daemon.binary", "daemon.cli"})
 
-_MINTING = "minting of keys"
 # Keys that are checked but not yet acted upon, and what they wait for.
 NOT_YET: dict[str, str] = {
-    "daemon.state": "ephemeral nodes",
-    "login.oauth_client_id_file": _MINTING,
-    "login.oauth_client_secret_file": _MINTING,
-    "login.api_key_file": _MINTING,
-    "login.tailnet_file": _MINTING,
-    "login.api_url": _MINTING,
-    "login.tags": _MINTING,
-    "login.key_expiry_s": _MINTING,
-    "login.preauthorized": _MINTING,
-    "login.reusable": _MINTING,
-    "login.ephemeral": _MINTING,
-    "dns.guard": "the DNS guard",
     "dns.hosts": "names in /etc/hosts",
-    "serve.config": "serve and funnel",
     "http.listen": "health and metrics over HTTP",
     "http.health": "health and metrics over HTTP",
     "http.metrics": "health and metrics over HTTP",

@@ -229,13 +229,13 @@ class TestAnswers:
     @pytest.mark.parametrize(
         ("wait", "again", "text"),
         [
-            (None, True, "too many requests for the API (429)"),
+            (None, False, "too many requests for the API (429)"),
             (5.0, True, "too many requests for the API (429), it asks to wait 5 s"),
             (6.0, False, "too many requests for the API (429), it asks to wait 6 s"),
         ],
     )
     def test_a_short_wait_is_waited_for(self, wait: float | None, again: bool, text: str) -> None:
-        """The child waits seconds; the supervisor is told of more."""
+        """The child waits seconds; the supervisor is told of more, and waits by itself if nothing is said."""
         expected = Trouble(Refused("rate-limited", text, BY_ITSELF, wait), again)
         assert answered(429, PAGE, retry_after_s=wait) == expected
 

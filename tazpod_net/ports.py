@@ -127,6 +127,9 @@ class Store(Protocol):
     def publish(self, status: Status) -> None:
         """Writes status.json and short; trouble with the disk is not fatal."""
 
+    def is_full(self) -> bool:
+        """Whether the disk of the home has no room."""
+
 
 class OwnLog(Protocol):
     """The supervisor's own log."""

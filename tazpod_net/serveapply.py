@@ -35,7 +35,7 @@ class ServeApplier:
         self, api: LocalApi, path: str, notify: Callable[[str | None], None], *, advertise: bool = True
     ) -> None:
         self._api = api
-        self._path = path
+        self.path = path
         self._notify = notify
         self._advertise = advertise
         self._said: str | None = None
@@ -62,29 +62,29 @@ class ServeApplier:
             return complaint
         wanted = serveconfig.fill(self._good, cert_domain)
         if wanted is None:
-            return complaint or f"{self._path} {_NO_DOMAIN}"
+            return complaint or f"{self.path} {_NO_DOMAIN}"
         try:
             said = await self._bring(wanted)
             await self._advertise_services(serveconfig.service_names(wanted))
         except TazpodNetError as e:
-            said = f"tailscaled refused {self._path}: {e}"
+            said = f"tailscaled refused {self.path}: {e}"
         except msgspec.DecodeError as e:
-            said = f"{self._path} is not applied, tailscaled's answer cannot be read: {e}"
+            said = f"{self.path} is not applied, tailscaled's answer cannot be read: {e}"
         except OSError as e:
-            said = f"{self._path} is not applied, tailscaled does not answer: {e or type(e).__name__}"
+            said = f"{self.path} is not applied, tailscaled does not answer: {e or type(e).__name__}"
         return complaint or said
 
     def _read(self) -> str | None:
         """Takes the file if it is good; else what is wrong with it."""
         try:
-            self._good = serveconfig.parse(_read_file(self._path))
+            self._good = serveconfig.parse(_read_file(self.path))
         except OSError as e:
             why = f"cannot be read ({(e.strerror or str(e)).lower()})"
         except ServeConfigError as e:
             why = str(e)
         else:
             return None
-        return f"{self._path} {why}" + ("; the last good one goes on" if self._good else "")
+        return f"{self.path} {why}" + ("; the last good one goes on" if self._good else "")
 
     async def _bring(self, wanted: Config) -> str | None:
         """From whatever the daemon has to wanted; says what the daemon left out of it."""
@@ -98,8 +98,8 @@ class ServeApplier:
                 present, etag = await self._present()
                 self._left = (wanted, etag, serveconfig.missing(wanted, present))
             places = ", ".join(self._left[2])
-            return f"{self._path}: this tailscaled does not know {places}" if places else None
-        return f"{self._path} is not applied: another program changes the serve config all the time"
+            return f"{self.path}: this tailscaled does not know {places}" if places else None
+        return f"{self.path} is not applied: another program changes the serve config all the time"
 
     async def _present(self) -> tuple[Config, str]:
         body, etag = await self._api.serve_config()

@@ -351,6 +351,9 @@ class Supervisor:
         if stale and session.answered_at is not None:
             age = render.span(self.now() - session.answered_at)
             notes.append(Note("stale", f"tailscaled has not answered in time; this is from {age} ago"))
+        if self.store.is_full():
+            text = f"the disk of {self.me.paths.home} is full: tailscaled cannot save what it learns, nor write its log"
+            notes.append(Note("disk-full", text, "free some space there"))
         if self.log.trouble is not None:
             notes.append(Note("log", self.log.trouble, "free some space or make logs/ writable; nothing is lost"))
         return Known(

@@ -15,6 +15,7 @@ import contextlib  # noqa: E402
 import os  # noqa: E402
 import random  # noqa: E402
 import time  # noqa: E402
+from collections.abc import Coroutine  # noqa: E402
 
 import msgspec  # noqa: E402
 
@@ -35,6 +36,7 @@ from tazpod_net.core.protocol import Offered  # noqa: E402
 from tazpod_net.core.status import DnsPart, Note  # noqa: E402
 from tazpod_net.daemon import find_program  # noqa: E402
 from tazpod_net.errors import ConfigError, TazpodNetError  # noqa: E402
+from tazpod_net.serveapply import ServeApplier  # noqa: E402
 from tazpod_net.service import Actions, Service  # noqa: E402
 from tazpod_net.session import Hooks, Plan, Session  # noqa: E402
 from tazpod_net.supervisor import Self, Supervisor  # noqa: E402
@@ -67,6 +69,10 @@ class Running:
         self.mode_override: str | None = None
         self.linked = False
         self.watch: PathWatch | None = None
+        self.applier: ServeApplier | None = None
+        self.serve_note: str | None = None
+        self.serve_turn = 0  # counts changes of files
+        self.served: object = None
         self.clock = ClockJump()
         self.background: set[asyncio.Task[None]] = set()
         self.api = LocalApi(boot.daemon_socket)
@@ -111,7 +117,7 @@ class Running:
     def _hooks(self) -> Hooks:
         return Hooks(
             on_live=lambda pid: self.supervisor.on_live(pid),
-            on_change=lambda: self.supervisor.changed(),
+            on_change=lambda: self._on_change(),
             on_trouble=lambda text: self.own_log.event("trouble", why=text),
             candidates=self.boot.credentials.candidates,
             key=self.boot.credentials.key,
@@ -123,6 +129,8 @@ class Running:
     def _notes(self) -> tuple[Note, ...]:
         """What a person should know of the configuration and of where the identity lies."""
         notes = [Note("configuration", text) for text in self.loaded.notes]
+        if self.serve_note is not None:
+            notes.append(Note("serve", self.serve_note, "correct it: it is applied when the file changes"))
         risk = identity_risk(self.boot.identity(), in_container=in_container())
         return (*notes, *([risk] if risk is not None else []))
 
@@ -171,9 +179,12 @@ class Running:
     def _later(self) -> None:
         self.own_log.open()
         for work in (self._learn_version(), self._full_probe()):
-            task = asyncio.get_running_loop().create_task(work)
-            self.background.add(task)
-            task.add_done_callback(self.background.discard)
+            self._in_background(work)
+
+    def _in_background(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
 
     async def _learn_version(self) -> None:
         with contextlib.suppress(OSError, TimeoutError, TazpodNetError):
@@ -224,14 +235,20 @@ class Running:
 
     def _watch_files(self, loop: asyncio.AbstractEventLoop) -> None:
         """Secrets may appear later, by a file or by a mount: the login follows at once."""
-        self.watch = PathWatch(self.boot.credentials.paths())
+        self.watch = PathWatch(self._watched_paths())
         loop.add_reader(self.watch.fd, self._files_changed)
         self._files_changed()
+
+    def _watched_paths(self) -> list[str]:
+        serve = self.loaded.config.serve.config
+        return [*self.boot.credentials.paths(), *([serve] if serve else [])]
 
     def _files_changed(self) -> None:
         assert self.watch is not None
         changed = self.watch.drain()
         if changed:
+            self.serve_turn += 1
+            self._serve_soon()
             self._apply_log()
             self.session.reconsider()
             self.supervisor.changed()
@@ -250,6 +267,30 @@ class Running:
         if seconds:
             self.own_log.event("clock jumped", why=f"{seconds:.1f} s")
             self.session.clock_jumped()
+
+    def _serve_soon(self) -> None:
+        """When ready, again for each new daemon, for another certificate domain and when the file changes."""
+        path = self.loaded.config.serve.config
+        if not path:
+            self.applier, self.serve_note = None, None
+            return
+        if self.applier is None or self.applier.path != path:
+            self.applier = ServeApplier(self.api, path, self._serve_said)
+        backend = self.session.backend
+        domain = backend.cert_domains[0] if backend.cert_domains else None
+        key = (self.boot.engine.machine.pid, domain, self.serve_turn)
+        if backend.ready and self.session.live and key != self.served:
+            self.served = key
+            self._in_background(self.applier.apply(domain))
+
+    def _serve_said(self, text: str | None) -> None:
+        self.serve_note = text
+        self.supervisor.notes = self._notes()
+        self.supervisor.changed()
+
+    def _on_change(self) -> None:
+        self._serve_soon()
+        self.supervisor.changed()
 
     async def _mint(self, candidate: Candidate) -> tuple[str | None, Minted]:
         """One key from the API, by a short-lived child: TLS never enters this process."""
@@ -336,7 +377,8 @@ class Running:
         self.boot.engine.policy = policy(loaded.config)
         self.session.plan = self._plan()
         if self.watch is not None:
-            self.watch.set_paths(self.boot.credentials.paths())
+            self.watch.set_paths(self._watched_paths())
+            self._serve_soon()
         self.supervisor.notes = self._notes()
         self.supervisor.ephemeral = loaded.config.daemon.state == "ephemeral"
         self._apply_log()

@@ -7,7 +7,7 @@ _LARGEST = 65536  # bytes
 
 
 class Found:
-    """What a file holds. `value` is None unless there is a key; `state` says what was found: `missing`, `empty`, `unreadable` …"""
+    """What a file holds: `value` is None unless there is a key, `state` says what was found (`missing`, `empty` …)."""
 
     __slots__ = ("state", "value")
 

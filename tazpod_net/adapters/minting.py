@@ -8,9 +8,9 @@ also with a refusal; 2: the request is wrong. It answers within the request's `t
 Owns the HTTP calls, what an exception of the HTTP library means, and that nothing of the secrets leaves this process by
 another way: no traceback, no core, no log of TLS keys. Must not judge nor word: that is `core.minting`.
 
-Why urllib3 and not httpx: 77 ms of import before each login against 133 (sync) and 174 (async), one more distribution
-against five, and it trusts what the system trusts instead of a list of its own. Its redirects and attempts are not
-used: credentials must not follow a redirect to another host.
+Why urllib3 and not httpx: 46 ms of import before each login against 69 (sync) and 96 (async), no other package against
+five, and it trusts what the system trusts instead of a list of its own. Its redirects and attempts are not used:
+credentials must not follow a redirect to another host.
 """
 
 import base64

@@ -20,8 +20,8 @@ class StateError(TazpodNetError):
 def check(path: str) -> None:
     """Raises StateError for a state file that tailscaled could not use.
 
-    It would run on in memory, not logged in and not saying why (`cmd/tailscaled/tailscaled.go:694-706`). Absent and
-    empty are fine: a new node (`ipn/store/stores.go`).
+    It would run on in memory, not logged in and not saying why (`cmd/tailscaled/tailscaled.go:694-706`), for an empty
+    file too. Absent is fine: a new node.
     """
     try:
         with open(path, "rb") as f:
@@ -33,14 +33,14 @@ def check(path: str) -> None:
         raise StateError(problem, "give the supervisor's user the right to read it") from e
     found = _decode(raw)
     if found is None:
-        raise StateError(f"the node's state {path} is corrupt", _ASIDE)
+        raise StateError(f"the node's state {path} is {'corrupt' if raw else 'empty'}", _ASIDE)
     if found.keys() >= _SEALED and not any(os.path.exists(tpm) for tpm in _TPMS):
         raise StateError(f"the node's state {path} is sealed to the TPM of another machine", _ASIDE)
 
 
 def _decode(raw: bytes) -> dict[str, object] | None:
     try:
-        found = msgspec.json.decode(raw) if raw.strip() else {}
+        found = msgspec.json.decode(raw)
     except msgspec.DecodeError:
         return None
     return found if isinstance(found, dict) else None

@@ -1,11 +1,14 @@
 """Publishes the status for readers without a supervisor: `state/status.json` and `state/short`."""
 
 import contextlib
+import os
 
 from tazpod_net.adapters import files
 from tazpod_net.core import render
 from tazpod_net.core.status import Status, to_json
 from tazpod_net.home import Layout
+
+ROOM = 64 * 1024  # bytes: less is as good as nothing
 
 
 class StatusStore:
@@ -13,6 +16,15 @@ class StatusStore:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+
+    def is_full(self) -> bool:
+        """Whether the disk of the home has no room: the daemon then loses its log, and what it learns."""
+        try:
+            disk = os.statvfs(self.layout.home)
+        except OSError:
+            return False
+        free = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail
+        return disk.f_blocks > 0 and free * disk.f_frsize < ROOM
 
     def publish(self, status: Status) -> None:
         """Replaces both files; a full disk leaves the old ones, whose age readers see."""

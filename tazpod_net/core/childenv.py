@@ -48,9 +48,7 @@ _DROPPED = frozenset(
 _PROXY_NAMES = frozenset({"ALL_PROXY", "FTP_PROXY", "HTTP_PROXY", "HTTPS_PROXY"})
 
 
-def scrubbed_environment(
-    env: Mapping[str, str], config: Config, *, logs_dir: str
-) -> tuple[dict[str, str], list[str]]:
+def scrubbed_environment(env: Mapping[str, str], config: Config, *, logs_dir: str) -> tuple[dict[str, str], list[str]]:
     """The daemon's environment, and a line for each variable that tailscaled would die of (it is left out).
 
     `logs_dir`: an existing directory of this home; without it the daemon's upload buffer goes to

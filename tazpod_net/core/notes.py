@@ -27,5 +27,7 @@ def other_name(backend: Backend, requested: str | None) -> Note | None:
     """The name that control granted is not the one asked for: `-1` means that an older node has it."""
     if not requested or not backend.hostname or backend.hostname == requested or not backend.ready:
         return None
+    if backend.prefs is not None and backend.prefs.hostname != requested:
+        return None  # a person asked for another name since: that is a drift
     text = f"asked for the name {requested}, the tailnet gave {backend.hostname}: another node has it"
     return Note("name-taken", text, f"remove the old {requested} in the admin console, or set login.hostname")

@@ -82,8 +82,8 @@ class Login(Struct, frozen=True, forbid_unknown_fields=True):
     """How the node joins its tailnet."""
 
     server: Annotated[str, Meta(description="control server URL; empty: Tailscale's")] = ""
-    auth_key: Annotated[Secret, Meta(description="auth key, or `file:PATH`; the value never reaches a child")] = (
-        field(default_factory=Secret)
+    auth_key: Annotated[Secret, Meta(description="auth key, or `file:PATH`; the value never reaches a child")] = field(
+        default_factory=Secret
     )
     auth_key_file: Annotated[str, Meta(description="file that holds the auth key")] = ""
     oauth_client_id_file: Annotated[
@@ -150,9 +150,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     operator: Annotated[
         str | None, Meta(description="who may use `tailscale` without root; not set: the user who ran `up`")
     ] = None
-    exit_node: Annotated[str | None, Meta(description="IP, name or `auto:any` of the exit node; empty: none")] = (
-        None
-    )
+    exit_node: Annotated[str | None, Meta(description="IP, name or `auto:any` of the exit node; empty: none")] = None
 
 
 class Proxy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -214,9 +212,9 @@ class Serve(Struct, frozen=True, forbid_unknown_fields=True):
 class Http(Struct, frozen=True, forbid_unknown_fields=True):
     """Health and metrics over HTTP: off until one of the two is on."""
 
-    listen: Annotated[
-        Needed, Meta(description="where; by containerboot's names without an address: `[::]:9002`")
-    ] = "127.0.0.1:9002"
+    listen: Annotated[Needed, Meta(description="where; by containerboot's names without an address: `[::]:9002`")] = (
+        "127.0.0.1:9002"
+    )
     health: Annotated[bool, Meta(description="`/livez`, `/readyz`, `/healthz`")] = False
     metrics: Annotated[bool, Meta(description="`/metrics`")] = False
 

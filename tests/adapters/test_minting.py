@@ -290,9 +290,7 @@ class TestRefusals:
 class TestAttempts:
     """What is tried again at once."""
 
-    @pytest.mark.parametrize(
-        "fault", [{"status": 503}, {"status": 429, "headers": {"Retry-After": "0"}}]
-    )
+    @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429, "headers": {"Retry-After": "0"}}])
     @pytest.mark.parametrize("endpoint", ["token", "keys"])
     def test_what_passes_within_the_budget_is_not_even_told(
         self, api: Control, endpoint: Any, fault: dict[str, Any]
@@ -450,7 +448,8 @@ class TestServers:
             (b"SSH-2.0-OpenSSH_9.9 MARKER\r\n", "{0} does not speak HTTP"),
             (b"HTTP/1.1 200 OK\r\n" + b"x" * 100_000, "{0} does not speak HTTP"),
             (b"", "{0} cut the connection before the answer was complete"),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "{0} cut the connection before the answer was complete"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{",
+             "{0} cut the connection before the answer was complete"),
             (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
              "{0} cut the connection before the answer was complete"),
             (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n\x1f\x8b\x08\x00",

@@ -313,7 +313,9 @@ class Session:
     async def _log_in(self, key: str | None) -> None:
         prefs = await self.api.prefs()
         prefs.update(wanted_prefs(self.plan.settings))
-        prefs.update({"WantRunning": True, "LoggedOut": False})
+        # With a node key and without LoggedOut, `start` registers at once by itself (`ipnlocal/local.go`, startLocked):
+        # together with the next line that would be two registrations with one key, and a one-off key bears only one.
+        prefs.update({"WantRunning": True, "LoggedOut": self.backend.have_node_key})
         if self.plan.server is not None:
             prefs["ControlURL"] = self.plan.server
         await self.api.start(prefs, key)

@@ -19,27 +19,37 @@ from tests.support.product import Output
 ROOT = Path(tazpod_net.__file__).parent.parent
 NOBODY = 65534
 
-# A loop as the supervisor's: one line for each time that it is woken; at the end of its input it says how often.
+# A loop as the supervisor's: one line for each time that it is woken, with what it finds then; at the end of its input
+# it says how often. As another user after the imports: that user may not be able to read the interpreter.
 LOOP = """
-import asyncio, os, sys
+import asyncio, ctypes, os, sys
 from tazpod_net.adapters.pathwatch import PathWatch
 uid, *paths = sys.argv[1:]
 if int(uid):
     os.setresgid(int(uid), int(uid), int(uid))
     os.setresuid(int(uid), int(uid), int(uid))
 woken = 0
+def found():
+    try:
+        with open(paths[0]) as f:
+            return f.read().strip()
+    except PermissionError:
+        return "locked" if not os.path.lexists(paths[0]) else f"{os.lstat(paths[0]).st_size} bytes"
+    except OSError:
+        return "none"
 loop = asyncio.new_event_loop()
 watch = PathWatch(paths)
 def news():
     global woken
     woken += 1
-    print("news" if watch.drain() else "nothing", flush=True)
+    say = "news" if watch.drain() else "nothing"
+    print(f"{say}: {found()}", flush=True)
 loop.add_reader(watch.fd, news)
 loop.add_reader(0, loop.stop)
 watch.drain()
-print("watching, " + (watch.trouble or "no trouble"), flush=True)
+print(f"watching, {watch.trouble or 'no trouble'}", flush=True)
 loop.run_forever()
-print("woken", woken, flush=True)
+print(f"woken {woken} times", flush=True)
 """
 
 # The kernel counts watches and instances for each user namespace, too (man 7 user_namespaces): a limit of its own.
@@ -135,10 +145,10 @@ class Loop:
         self.output = Output(self._process, self._process.stdout.fileno())  # type: ignore[union-attr]
         self.began = self.output.until(lambda line: line.startswith("watching"))
 
-    def hears(self, word: str = "news") -> None:
-        """Waits until the loop was woken and found that; lines before it are forgotten."""
-        self.output.until(lambda line: line == word)
-        self.output.lines.clear()
+    def hears(self, found: str, *, news: bool = True) -> None:
+        """Waits until the loop was woken and found that."""
+        line = f"{'news' if news else 'nothing'}: {found}"
+        self.output.until(lambda said: said == line)
 
     def finish(self) -> int:
         """Ends the loop; how often it was woken in all."""
@@ -516,10 +526,11 @@ def test_wakes_a_loop(tree: Tree) -> None:
     """In a loop each change wakes it a few times and no more."""
     loop = Loop(HERE, tree.key)
     assert loop.began == "watching, no trouble"
-    for act in (make_all, rewrite, replace_file, remove_all, make_all, swap_parent):
+    steps = ((make_all, "tskey-1"), (append, "tskey-1more"), (replace_file, "tskey-2"), (remove_all, "none"))
+    for act, found in (*steps, *steps, (make_all, "tskey-1"), (swap_parent, "other")):
         act(tree)
-        loop.hears()
-    assert loop.finish() < 40
+        loop.hears(found)
+    assert loop.finish() < 60
 
 
 def test_stays_cheap_under_a_storm(tree: Tree) -> None:
@@ -550,11 +561,11 @@ def test_unlock_by_mount_is_told(tree: Tree, space: Place) -> None:
     tree.secrets.mkdir()
     loop = Loop(space, tree.key)
     space.run(["mount", "--bind", tree.elsewhere(), tree.secrets], check=True)
-    loop.hears()
-    space.run(["sh", "-c", f"echo more >>{tree.key}"], check=True)
-    loop.hears()
+    loop.hears("of elsewhere")
+    space.run(["sh", "-c", f"echo more >{tree.key}"], check=True)
+    loop.hears("more")
     space.run(["umount", tree.secrets], check=True)
-    loop.hears()
+    loop.hears("none")
     assert loop.finish() < 20
 
 
@@ -564,11 +575,11 @@ def test_empty_filesystem_is_watched_from_its_mount_on(tree: Tree, space: Place)
     tree.secrets.mkdir()
     loop = Loop(space, tree.key)
     space.run(["mount", "-t", "tmpfs", "tmpfs", tree.secrets], check=True)
-    loop.hears("nothing")
+    loop.hears("none", news=False)
     space.run(["sh", "-c", f"echo key >{tree.key}"], check=True)
-    loop.hears()
+    loop.hears("key")
     space.run(["umount", "--lazy", tree.secrets], check=True)
-    loop.hears()
+    loop.hears("none")
     assert loop.finish() < 20
 
 
@@ -579,11 +590,11 @@ def test_mount_over_a_parent_or_the_file_is_told(tree: Tree, space: Place) -> No
     tree.put("other", tree.root / "other" / "secrets")
     loop = Loop(space, tree.key)
     space.run(["mount", "--bind", tree.root / "other", tree.home], check=True)
-    loop.hears()
+    loop.hears("other")
     space.run(["mount", "--bind", tree.elsewhere() / "key", tree.key], check=True)
-    loop.hears()
+    loop.hears("of elsewhere")
     space.run(["umount", tree.key], check=True)
-    loop.hears()
+    loop.hears("other")
     assert loop.finish() < 20
 
 
@@ -595,11 +606,11 @@ def test_other_mounts_are_no_news_and_no_spin(tree: Tree, space: Place) -> None:
     loop = Loop(space, tree.key)
     for _ in range(5):
         space.run(["mount", "-t", "tmpfs", "tmpfs", other], check=True)
-        loop.hears("nothing")
+        loop.hears("tskey-1", news=False)
         space.run(["umount", other], check=True)
-        loop.hears("nothing")
+        loop.hears("tskey-1", news=False)
     rewrite(tree)
-    loop.hears()
+    loop.hears("tskey-2")
     assert loop.finish() < 30
 
 
@@ -615,13 +626,18 @@ def shared(scratch: Path) -> Tree:
 
 @pytest.mark.root
 def test_unreadable_file_is_watched_by_its_name(shared: Tree) -> None:
-    """Another user's secret cannot be watched itself; its directory tells when it is written or released."""
+    """Another user's secret cannot be watched itself; its directory tells when it is written, released or replaced."""
     shared.put().chmod(0o600)
     loop = Loop(HERE, shared.key, uid=NOBODY)
     assert loop.began == "watching, no trouble"
-    for act in (append, change_rights, remove, make_all, replace_file):
-        act(shared)
-        loop.hears()
+    append(shared)
+    loop.hears("11 bytes")
+    change_rights(shared)
+    loop.hears("tskey-1more")
+    remove(shared)
+    loop.hears("none")
+    make_all(shared)
+    loop.hears("tskey-1")
     assert loop.finish() < 40
 
 
@@ -633,9 +649,11 @@ def test_closed_directory_is_watched_until_it_opens(shared: Tree) -> None:
     loop = Loop(HERE, shared.key, uid=NOBODY)
     assert loop.began == "watching, no trouble"
     shared.secrets.chmod(0o755)
-    loop.hears()
+    loop.hears("tskey-1")
     rewrite(shared)
-    loop.hears()
+    loop.hears("tskey-2")
+    shared.secrets.chmod(0o700)
+    loop.hears("locked")
     assert loop.finish() < 20
 
 

@@ -1,5 +1,7 @@
 """What the backend says, folded from the bus and from snapshots."""
 
+import contextlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -179,9 +181,7 @@ KEYS = ["Version", "State", "ErrMessage", "BrowseToURL", "Prefs", "Health", "Sel
 def test_other_versions_are_read_or_refused(value: dict[str, object]) -> None:
     """Objects of other versions are folded, or refused with the one error that the session expects."""
     data = msgspec.json.encode(value)
-    for kind, fold in ((Notify, fold_notify), (Snapshot, fold_snapshot)):
-        try:
-            read = msgspec.json.decode(data, type=kind)
-        except msgspec.DecodeError:
-            continue
-        assert isinstance(fold(Backend(), read), Backend)
+    with contextlib.suppress(msgspec.DecodeError):
+        assert isinstance(fold_notify(Backend(), notify(data)), Backend)
+    with contextlib.suppress(msgspec.DecodeError):
+        assert isinstance(fold_snapshot(Backend(), snapshot(data)), Backend)

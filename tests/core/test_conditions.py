@@ -1,5 +1,6 @@
 """What one can wait for."""
 
+import msgspec
 import pytest
 
 from tazpod_net.core.conditions import CONDITIONS, parse
@@ -11,7 +12,7 @@ from tazpod_net.errors import UsageError
 def test_each_condition_is_a_question_that_a_status_answers(name: str) -> None:
     """Every condition that can be named can be asked of a status."""
     assert parse(name) == name
-    assert Status(checked_at="", **{name: True}).answers(name) is True
+    assert msgspec.convert({"checked_at": "", name: True}, Status).answers(name) is True
     assert Status(checked_at="").answers(name) is False
 
 

@@ -1,6 +1,7 @@
 """The status object: what is known becomes exactly the keys of the contract."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -127,14 +128,15 @@ def test_every_key_is_there_and_no_other(name: str) -> None:
 def test_the_shape_test_sees_what_is_wrong() -> None:
     """A missing key, a surprise and a wrong type are each found: else the test above proves nothing."""
     good = json.loads(to_json(build(FULL)))
-    for spoil in (
+    spoils: list[Callable[[dict[str, Any]], object]] = [
         lambda o: o.pop("dns"),
         lambda o: o["daemon"].update(colour="red"),
         lambda o: o["daemon"].update(restarts=True),
         lambda o: o["backend"].update(ips=None),
         lambda o: o.update(checked_at="today"),
         lambda o: o["notes"][0].pop("next"),
-    ):
+    ]
+    for spoil in spoils:
         bad = json.loads(json.dumps(good))
         spoil(bad)
         assert mismatch(bad, CONTRACT) != []

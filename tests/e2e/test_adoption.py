@@ -145,7 +145,7 @@ class TestKilledAtTheSpawn:
 
     @pytest.mark.parametrize("part", range(PARTS))
     def test_never_an_unknown_daemon(self, product: Product, part: int) -> None:
-        """Killed within 6 ms of the spawn: the next `up` adopts or starts, and exactly one daemon of this home lives."""
+        """Killed within 6 ms of the spawn: the next `up` adopts or starts, and exactly one daemon lives."""
         chance = random.Random(part)
         adopted = 0
         for number in range(KILLS // PARTS):

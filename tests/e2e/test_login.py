@@ -1,7 +1,6 @@
 """Keys, URLs, approval, logout: how a node comes onto its tailnet, and what is said when it does not."""
 
 import re
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -281,14 +280,24 @@ class TestApproval:
 class TestExpiry:
     """A node key that ends."""
 
-    def test_is_told(self, make: Make, control: Control) -> None:
-        """The node key expires while it runs: not ready, code `node-key-expired` or a new login, never silence."""
+    def test_with_a_good_key_it_logs_in_again(self, product: Product, control: Control) -> None:
+        """A reusable key is at hand: the node is ready again without any command, by one new login."""
+        product.up()
+        control.expire()
+        eventually(lambda: control.logins()[-1]["outcome"] == "granted" and len(control.logins()) > 1)
+        assert product.eventually(lambda s: s["ready"])["backend"]["login_code"] == "ok"
+
+    def test_without_one_it_is_told(self, make: Make, control: Control) -> None:
+        """The key is used up: live but not ready, and the reason or what a person can do is in `status`."""
         product = make(auth_key=control.add_key())
         product.up()
         control.expire()
-        seen = product.eventually(lambda s: not s["ready"])
-        assert seen["backend"]["login_code"] in {"node-key-expired", "key-used", "key-expired"}
+        told = {"node-key-expired", "key-used", "login-url"}
+        seen = product.eventually(lambda s: not s["ready"] and s["backend"]["login_code"] in told)
         assert seen["live"] is True
+        count = len(control.logins())
+        assert count <= 8
+        assert stays(product, 3, lambda: len([x for x in control.logins() if x["auth_key"]]))
 
 
 class TestRateLimit:
@@ -305,11 +314,11 @@ class TestLogout:
     """Out, and that it sticks."""
 
     @pytest.fixture
-    def out(self, product: Product) -> Iterator[Product]:
+    def out(self, product: Product) -> Product:
         """A home that was ready and was logged out; the key is still in the environment."""
         product.up()
         product.run("logout", expect=0)
-        yield product
+        return product
 
     def test_logs_the_node_out(self, out: Product, control: Control) -> None:
         """Control hears of it; the daemon lives, logged out."""

@@ -1,7 +1,6 @@
 """TUN or userspace: what is chosen, why, what happens when it cannot be had, and DNS in between."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -38,7 +37,7 @@ def _tun() -> None:
 
 
 @pytest.fixture
-def no_device(ns: Place) -> Iterator[Place]:
+def no_device(ns: Place) -> Place:
     """The place without /dev/net/tun."""
     ns.run(["rm", "/dev/net/tun"], check=True)
     return ns

@@ -122,6 +122,7 @@ class Boot:
 
     def close(self) -> None:
         """Gives up: nothing was started. Releases what `up` took."""
+        self.daemon.drop_guard()
         self.listener.close()
         files.remove(os.path.join(self.socket_dir, self.layout.control_name))
         self.lock.release()

@@ -73,6 +73,7 @@ class HomeDaemon:
         self.facts = DaemonFacts()
         self.on_spawned: Callable[[], None] = lambda: None
         self._watched: process.Watched | None = None
+        self._kept_guard: int | None = None
         record = read_record(layout.daemon_record)
         self._record = record
         if record.boot_id == process.boot_id():
@@ -132,7 +133,7 @@ class HomeDaemon:
         try:
             choice, _ = self._choose(avoid_tun=False)
             if choice.mode == "tun":
-                os.close(self._take_guard())
+                self._kept_guard = self._take_guard()  # until the spawn: two homes that start at once, one is refused
         except ModeRefusedError as e:
             if e.foreign:
                 raise
@@ -165,6 +166,7 @@ class HomeDaemon:
             for fd in (guard, output):
                 if fd is not None:
                     os.close(fd)
+        self.drop_guard()  # unused in userspace mode
         self._spawned(pid, plan, choice, notes, took)
         return Spawned(time.monotonic(), pid)
 
@@ -199,7 +201,20 @@ class HomeDaemon:
             )
         return verdict
 
+    def kept_fds(self) -> tuple[int, ...]:
+        """Descriptors that must survive the way into the background."""
+        return () if self._kept_guard is None else (self._kept_guard,)
+
+    def drop_guard(self) -> None:
+        """In a process that does not spawn after all: `up` after the fork, or one that gives up."""
+        if self._kept_guard is not None:
+            os.close(self._kept_guard)
+            self._kept_guard = None
+
     def _take_guard(self) -> int:
+        if self._kept_guard is not None:
+            guard, self._kept_guard = self._kept_guard, None
+            return guard
         guard = netguard.take(self.config.daemon.interface)
         if guard is None:
             raise ModeRefusedError(

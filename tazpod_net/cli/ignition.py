@@ -84,6 +84,7 @@ def in_background(boot: Boot) -> None:
         _become_supervisor(boot)
     boot.lock.release()
     boot.listener.close()
+    boot.daemon.drop_guard()
 
 
 def in_foreground(boot: Boot) -> int:
@@ -118,7 +119,7 @@ def _become_supervisor(boot: Boot) -> None:
 
 def _own_fds(boot: Boot) -> None:
     """Keeps the lock and the control socket; stdin from nowhere, what Python itself says into supervisor.err."""
-    keep = {boot.lock.fd, boot.listener.fileno()}
+    keep = {boot.lock.fd, boot.listener.fileno(), *boot.daemon.kept_fds()}
     null = os.open(os.devnull, os.O_RDWR)
     try:
         said = os.open(boot.layout.stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)

@@ -125,10 +125,13 @@ def test_every_key_is_there_and_no_other(name: str) -> None:
     assert mismatch(json.loads(to_json(build(KNOWN[name]))), CONTRACT) == []
 
 
+Spoil = Callable[[dict[str, Any]], object]
+
+
 def test_the_shape_test_sees_what_is_wrong() -> None:
     """A missing key, a surprise and a wrong type are each found: else the test above proves nothing."""
     good = json.loads(to_json(build(FULL)))
-    spoils: list[Callable[[dict[str, Any]], object]] = [
+    spoils: list[Spoil] = [
         lambda o: o.pop("dns"),
         lambda o: o["daemon"].update(colour="red"),
         lambda o: o["daemon"].update(restarts=True),

@@ -5,7 +5,6 @@ import random
 import re
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -40,6 +39,11 @@ def whole_log(product: Product) -> str:
     return "".join(path.read_text(errors="replace") for path in [*rotated, product.log])
 
 
+def is_done(product: Product) -> bool:
+    """Whether all numbered lines are in the log."""
+    return "chatter is done" in whole_log(product)
+
+
 def numbers(text: str) -> list[int]:
     """Of the numbered lines, in their order."""
     return [int(found) for found in re.findall(r"^numbered (\d+) ", text, re.MULTILINE)]
@@ -51,20 +55,21 @@ class TestNothingIsLost:
     def test_under_kills_of_the_supervisor(self, product: Product) -> None:
         """Killed again and again amid the writing and the rotating: each line is there once, in order."""
         total = 30_000
-        chatty(product, total)
+        chatty(product, total, burst=20, pause_ms=5)
         product.configure("[log]\nmax_bytes = 65536\nfiles = 100\n")
         product.up("--wait", "live")
         pid = product.daemons()
         chance = random.Random(3)
         kills = 0
-        while "chatter is done" not in whole_log(product)[-3000:] and kills < 200:
-            supervisor = next(p.pid for p in product.processes() if p.argv[-1] == "up")
-            eventually(lambda: chance.random() < 0.3)  # a moment, not always the same
+        while not is_done(product):
+            seen = len(whole_log(product)) + chance.randrange(30_000)
+            eventually(lambda size=seen: is_done(product) or len(whole_log(product)) >= size)  # type: ignore[misc]
+            supervisor = next(p.pid for p in product.processes() if product.command in p.argv)
             kill(supervisor)
             gone(supervisor)
             kills += 1
             product.up("--no-wait")
-        eventually(lambda: "chatter is done" in whole_log(product))
+        eventually(lambda: is_done(product))
         assert numbers(whole_log(product)) == list(range(1, total + 1))
         assert kills > 5
         assert product.daemons() == pid
@@ -75,7 +80,7 @@ class TestNothingIsLost:
         chatty(product, total, burst=total, pause_ms=0)
         product.configure("[log]\nmax_bytes = 2000000\nfiles = 50\n")
         product.up("--wait", "live")
-        eventually(lambda: "chatter is done" in whole_log(product)[-300_000:], within=60, every=0.2)
+        eventually(lambda: is_done(product), within=60, every=0.2)
         assert numbers(whole_log(product)) == list(range(1, total + 1))
 
     def test_while_the_supervisor_is_stopped(self, product: Product) -> None:
@@ -86,7 +91,7 @@ class TestNothingIsLost:
         pid = product.kill_supervisor(signal.SIGSTOP)
         eventually(lambda: not [p for p in product.processes() if "chatter" in " ".join(p.argv)])
         kill(pid, signal.SIGCONT)
-        eventually(lambda: "chatter is done" in whole_log(product))
+        eventually(lambda: is_done(product))
         assert numbers(whole_log(product)) == list(range(1, total + 1))
 
     def test_through_down(self, product: Product) -> None:
@@ -123,7 +128,7 @@ class TestRotation:
         chatty(product, 20_000, burst=1000, pause_ms=1)
         product.configure("[log]\nmax_bytes = 65536\nfiles = 3\n")
         product.up("--wait", "live")
-        eventually(lambda: "chatter is done" in whole_log(product))
+        eventually(lambda: is_done(product))
         names = {path.name for path in product.log.parent.iterdir() if path.name.startswith("tailscaled.log")}
         assert names == {"tailscaled.log", *(f"tailscaled.log.{n}" for n in (1, 2, 3))}
         sizes = [path.stat().st_size for path in product.log.parent.iterdir() if path.name in names]
@@ -146,7 +151,7 @@ class TestRotation:
     def test_a_log_that_cannot_be_written_is_said(self, product: Product, name: str) -> None:
         """A directory in place of the log (or a file in place of its directory): a note; lines come later."""
         product.up()
-        path: Path = product.home / name
+        path = product.home / name
         path.rename(product.user / "aside")
         if name == "logs":
             path.write_text("in the way")

@@ -188,7 +188,7 @@ class TestForeign:
     def _by_hand(self, product: Product, state: Path, socket: Path) -> int:
         """Starts tailscaled as a person would; its pid."""
         state.mkdir(parents=True, exist_ok=True)
-        argv = [product.programs.tailscaled, f"--statedir={state}", f"--socket={socket}", "--port=0"]
+        argv = [str(product.programs.tailscaled), f"--statedir={state}", f"--socket={socket}", "--port=0"]
         env = {**product.env, "TS_LOGS_DIR": str(state)}
         env.pop("TS_AUTHKEY", None)
         process = product.place.popen(

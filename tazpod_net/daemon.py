@@ -212,9 +212,9 @@ class HomeDaemon:
             self._kept_guard = None
 
     def _take_guard(self) -> int:
-        if self._kept_guard is not None:
-            guard, self._kept_guard = self._kept_guard, None
-            return guard
+        kept, self._kept_guard = self._kept_guard, None
+        if kept is not None:
+            return kept
         guard = netguard.take(self.config.daemon.interface)
         if guard is None:
             raise ModeRefusedError(

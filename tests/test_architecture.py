@@ -39,12 +39,13 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
             "composition",
         },
     ),
-    "launcher": ({"launcher", "__main__"}, {"kernel", "launcher", "command line"}),
+    "control": ({"control"}, {"kernel"}),
+    "launcher": ({"launcher", "__main__"}, {"kernel", "control", "launcher", "command line"}),
     "command line": (
         {"cli"},
         {
             *("core", "errors", "version", "kernel", "shared adapters", "adapters", "configuration", "composition"),
-            *("launcher", "command line"),
+            *("control", "command line"),
         },
     ),
 }
@@ -321,5 +322,6 @@ def test_the_hot_forms_load_nothing(words: list[str], scratch: Path) -> None:
     finally:
         listener.close()
         server.join()
-    own = {"tazpod_net", "tazpod_net.launcher", "tazpod_net.home", "_socket", *({"fcntl"} if words == ["up"] else ())}
+    own = {"tazpod_net", *(f"tazpod_net.{name}" for name in ("launcher", "control", "home")), "_socket"}
+    own |= {"fcntl"} if words == ["up"] else set()
     assert loaded - loaded_by("import os, collections.abc", bare=True) <= own

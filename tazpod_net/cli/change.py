@@ -6,12 +6,12 @@ import os
 import sys
 import time
 
-from tazpod_net import config, foreign, launcher
+from tazpod_net import config, control, foreign
 from tazpod_net.adapters import files, resolver, sockets
 from tazpod_net.adapters.keyfile import clean, read_key
 from tazpod_net.boot import Boot, Launch, set_mark
 from tazpod_net.cli import client
-from tazpod_net.cli.main import complain, home_of
+from tazpod_net.cli.common import complain, home_of
 from tazpod_net.core.protocol import Request
 from tazpod_net.daemon import find_program
 from tazpod_net.errors import EXIT_OK, NotRunningError, TazpodNetError
@@ -42,7 +42,7 @@ def down(arguments: argparse.Namespace) -> int:
             return EXIT_OK  # it ended, and somebody has started it again meanwhile
         if time.monotonic() > deadline:
             raise TazpodNetError("the supervisor has not ended", "tazpod-net status")
-        starting = launcher.await_starter(layout.home, 1.0)  # somebody holds the home and does not listen yet, or ends
+        starting = control.await_starter(layout.home, 1.0)  # somebody holds the home and does not listen yet, or ends
         if starting is not None:
             starting.close()
 

@@ -5,7 +5,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from tazpod_net import launcher
+from tazpod_net import control
 from tazpod_net.adapters import files, process
 from tazpod_net.core.protocol import AGAIN, Request, encode_request
 from tazpod_net.errors import TazpodNetError
@@ -56,24 +56,24 @@ def signed_holder(layout: Layout) -> int | None:
 
 def ask(layout: Layout, request: Request, patience: float) -> int | None:
     """The exit code, None if there is no supervisor or it is just ending. Raises HungError."""
-    connection = launcher.connect(layout.home)
+    connection = control.connect(layout.home)
     if connection is None:
         return None
     pid = holder(layout)
     if pid is not None and process.is_stopped(pid):
         connection.close()
         raise HungError(pid)
-    code = launcher.converse(connection, encode_request(request), patience, words=True)
+    code = control.converse(connection, encode_request(request), patience, words=True)
     if code == AGAIN:
         return None
-    if code is None and launcher_is_hung(layout):
+    if code is None and is_hung(layout):
         raise HungError(holder(layout))
     return code
 
 
-def launcher_is_hung(layout: Layout) -> bool:
+def is_hung(layout: Layout) -> bool:
     """Whether somebody still listens and holds the home: no answer then means hung, not gone."""
-    connection = launcher.connect(layout.home)
+    connection = control.connect(layout.home)
     if connection is None:
         return False
     connection.close()
@@ -130,7 +130,7 @@ def kill_holder(layout: Layout, pid: int) -> None:
 
 def supervisor_uid(layout: Layout) -> int | None:
     """Whose process listens on the control socket; None if nobody does."""
-    connection = launcher.connect(layout.home)
+    connection = control.connect(layout.home)
     if connection is None:
         return None
     try:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from tazpod_net import launcher
+from tazpod_net import control
 from tazpod_net.core import render
 from tazpod_net.core.protocol import Request, encode_request
 from tazpod_net.core.status import Status
@@ -31,7 +31,7 @@ def watch(layout: Layout, request: Request, offline: Callable[[], Status]) -> in
 
 
 def _follow(layout: Layout, request: Request, live: Live) -> None:
-    found = launcher.connect(layout.home)
+    found = control.connect(layout.home)
     if found is None:
         return
     connection = socket.socket(fileno=found.detach())

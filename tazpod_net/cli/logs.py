@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 
 from tazpod_net.adapters import logreader
-from tazpod_net.cli.main import home_of
+from tazpod_net.cli.common import home_of
 from tazpod_net.home import Layout
 
 

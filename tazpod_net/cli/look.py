@@ -11,7 +11,7 @@ from tazpod_net import __version__
 from tazpod_net.adapters import process
 from tazpod_net.boot import read_mark
 from tazpod_net.cli import client
-from tazpod_net.cli.main import complain, home_of
+from tazpod_net.cli.common import complain, home_of
 from tazpod_net.core import render
 from tazpod_net.core.argv import read_argv
 from tazpod_net.core.protocol import Request

@@ -1,12 +1,11 @@
 """The full command line: parse, run one command, turn every error into one line and an exit code."""
 
 import argparse
-import os
-import sys
 from collections.abc import Callable
 
 from tazpod_net import __version__
 from tazpod_net.cli import parser
+from tazpod_net.cli.common import complain
 from tazpod_net.errors import ConfigError, TazpodNetError
 
 Command = Callable[[argparse.Namespace], int]
@@ -32,11 +31,6 @@ def run(argv: list[str]) -> int:
     except OSError as e:
         complain(f"{e.filename or 'the system'}: {(e.strerror or str(e)).lower()}")
         return 1
-
-
-def complain(text: str) -> None:
-    """The one-line error."""
-    print(f"tazpod-net: {' '.join(text.split())}", file=sys.stderr)
 
 
 def _command(name: str) -> Command:
@@ -68,10 +62,3 @@ def _command(name: str) -> Command:
         "tailscale": change.tailscale,
     }
     return commands[name]
-
-
-def home_of(arguments: argparse.Namespace) -> str:
-    """The home that the command line means."""
-    from tazpod_net import home  # noqa: PLC0415 - shared by the commands, cheap
-
-    return home.resolve(arguments.home, os.environ, os.geteuid())

@@ -13,7 +13,7 @@ from rich.table import Table
 from tazpod_net import config
 from tazpod_net.adapters.process import argv_of
 from tazpod_net.adapters.quickprobe import quick
-from tazpod_net.cli.main import home_of
+from tazpod_net.cli.common import home_of
 from tazpod_net.core.argv import read_argv
 from tazpod_net.core.tun import Choice, Facts, Full, Verdict, choose_mode, findings, judge, with_full
 from tazpod_net.daemon import read_record

@@ -11,10 +11,10 @@ import time
 
 import msgspec
 
-from tazpod_net import launcher
+from tazpod_net import control
 from tazpod_net.adapters import files
 from tazpod_net.cli import client
-from tazpod_net.cli.main import complain, home_of
+from tazpod_net.cli.common import complain, home_of
 from tazpod_net.core.protocol import NEEDS_CREDENTIALS, Offered, Request
 from tazpod_net.errors import TazpodNetError
 from tazpod_net.home import Layout, start_ticks
@@ -39,7 +39,7 @@ def up(arguments: argparse.Namespace) -> int:
         lock = _take(layout)
         if lock is not None:
             return _start(arguments, layout, lock, _request(arguments, interactive=interactive, began=began))
-        waiting = launcher.await_starter(layout.home, max(0.1, deadline - time.monotonic()))
+        waiting = control.await_starter(layout.home, max(0.1, deadline - time.monotonic()))
         if waiting is not None:
             waiting.close()
         elif time.monotonic() > deadline:
@@ -51,7 +51,7 @@ def _refuse_identity_change(arguments: argparse.Namespace, layout: Layout) -> No
     """An identity is exchanged only while nothing runs."""
     if not arguments.fresh_identity and arguments.import_state is None:
         return
-    running = launcher.connect(layout.home)
+    running = control.connect(layout.home)
     if running is not None:
         running.close()
         option = "--fresh-identity" if arguments.fresh_identity else "--import-state"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tazpod_net import launcher
+from tazpod_net import control
 from tazpod_net.core import protocol
 from tazpod_net.core.protocol import Offered, Request, decode_request, encode_request
 
@@ -98,7 +98,7 @@ def read_by_launcher(
 ) -> tuple[int | None, list[tuple[int, bytes]]]:
     """What the launcher writes and ends with when these bytes come in these pieces."""
     written: list[tuple[int, bytes]] = []
-    monkeypatch.setattr(launcher, "_write", lambda fd, data: written.append((fd, bytes(data))))
+    monkeypatch.setattr(control, "_write", lambda fd, data: written.append((fd, bytes(data))))
     ours, theirs = socket.socketpair()
 
     def serve() -> None:
@@ -109,7 +109,7 @@ def read_by_launcher(
 
     server = threading.Thread(target=serve)
     server.start()
-    code = launcher.converse(ours, b"?\n", patience=30.0)
+    code = control.converse(ours, b"?\n", patience=30.0)
     server.join()
     ours.close()
     return code, written

@@ -13,6 +13,8 @@ ANSWER_WITHIN = 1.0  # seconds to the first byte: connect() succeeds on a stoppe
 START_WITHIN = 15.0  # the same for `up`: the supervisor may just be starting, on a busy machine
 _WORDS = (75, 76)  # core.protocol.AGAIN, NEEDS_CREDENTIALS: the full command line knows what they mean
 
+Socket = _socket.socket
+
 
 def connect(home: str) -> "_socket.socket | None":
     """A connection to the home's supervisor, or None: no socket, or a dead one."""

@@ -28,6 +28,7 @@ from tazpod_net.adapters.ownlog import OwnLog  # noqa: E402
 from tazpod_net.adapters.pathwatch import PathWatch  # noqa: E402
 from tazpod_net.adapters.store import StatusStore  # noqa: E402
 from tazpod_net.boot import Boot, in_container, line_rules, own_ticks, policy, read_mark, set_mark  # noqa: E402
+from tazpod_net.core.childenv import scrubbed_environment  # noqa: E402
 from tazpod_net.core.identity import identity_risk  # noqa: E402
 from tazpod_net.core.login import Candidate, Code, Minted  # noqa: E402
 from tazpod_net.core.minting import Minted as MintedKey  # noqa: E402
@@ -202,7 +203,7 @@ class Running:
         facts = self.boot.daemon.facts
         if facts.adopted or facts.mode == "tun" or self.loaded.config.daemon.mode == "userspace":
             return
-        argv = [oneshot.python(), "-m", "tazpod_net.adapters.fullprobe"]
+        argv = [oneshot.python(), "-P", "-m", "tazpod_net.adapters.fullprobe"]
         question = msgspec.json.encode({"interface": self.loaded.config.daemon.interface})
         with contextlib.suppress(OSError, TimeoutError, msgspec.DecodeError):
             answer = await oneshot.ask(argv, self.boot.launch.env, question, 15.0)
@@ -311,12 +312,14 @@ class Running:
             reusable=login.reusable,
             description=f"tazpod-net {self.boot.hostname()}",
         )
-        answer = await mint(question, self.boot.launch.env, MINT_PATIENCE)
+        env, _ = scrubbed_environment(self.boot.launch.env, self.loaded.config, logs_dir="")  # not through ourselves
+        answer = await mint(question, env, MINT_PATIENCE)
         if isinstance(answer, MintedKey):
             self.own_log.event("minted an auth key", why="a login is needed")
             return answer.key, Minted(ok=True)
-        text = f"{answer.text}: {answer.next}" if answer.next else answer.text
-        return None, Minted(ok=False, code=Code(answer.code), text=text, wait=answer.retry_after_s)
+        return None, Minted(
+            ok=False, code=Code(answer.code), text=answer.text, next=answer.next, wait=answer.retry_after_s
+        )
 
     def _mints_ephemeral(self) -> bool:
         """`login.ephemeral`: auto = the node goes when its identity goes."""

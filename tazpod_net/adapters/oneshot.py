@@ -15,13 +15,19 @@ async def ask(argv: Sequence[str], env: Mapping[str, str], data: bytes, timeout:
     question, answer = os.pipe(), os.pipe()
     try:
         pid = _spawn(argv, env, question[0], answer[1])
+    except OSError:
+        os.close(question[1])
+        os.close(answer[0])
+        raise
     finally:
         os.close(question[0])
         os.close(answer[1])
     pidfd = os.pidfd_open(pid)
     try:
-        os.write(question[1], data[:65536])  # a pipe takes that much without a reader (man 7 pipe)
-        os.close(question[1])
+        try:
+            os.write(question[1], data[:65536])  # a pipe takes that much without a reader (man 7 pipe)
+        finally:
+            os.close(question[1])
         async with asyncio.timeout(timeout):
             return await _read_all(answer[0])
     finally:

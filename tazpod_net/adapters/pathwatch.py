@@ -6,12 +6,13 @@ read the files: what the news means is the caller's business.
 A path is followed as the kernel follows it, entry by entry, through symbolic links. Each entry that exists is watched
 itself, as that very inode: its move, its replacement by another (which changes its number of links) and its end are
 told, the traffic beside it is not. Only the directory in which the next entry is missing is watched for new names; and
-each directory on the way for deletions, because the end of a directory that a process stands in is told to its parent
-alone. An entry is watched before it is looked at, so that nothing can happen unseen in between. A mount changes what a
-path means without any of this: the mount table tells that.
+its parent for deletions, because the end of a directory that a process stands in is told to the parent alone (those
+farther up cannot go before it). An entry is watched before it is looked at, so that nothing can happen unseen in
+between. A mount changes what a path means without any of this: the mount table tells that.
 
-Not seen: what another machine changes on a network filesystem, and what is written by a program that never closes the
-file.
+Not seen: what another machine changes on a network filesystem; what is written by a program that never closes the
+file; that the right to enter a directory is taken away; the end of an empty directory right below a shared one such
+as /tmp, while a process stands in it.
 """
 
 import os
@@ -37,9 +38,9 @@ _IN_IGNORED = 0x8000
 _IN_DONT_FOLLOW = 0x2000000
 _IN_MASK_ADD = 0x20000000
 
-_ENTRY = _IN_MOVE_SELF | _IN_DELETE_SELF | _IN_ATTRIB | _IN_DELETE
-_ARRIVAL = _IN_CREATE | _IN_MOVED_TO
-_BY_NAME = _ARRIVAL | _IN_MOVED_FROM | _IN_DELETE | _IN_ATTRIB | IN_CLOSE_WRITE  # all about an entry, from outside
+_ENTRY = _IN_MOVE_SELF | _IN_DELETE_SELF
+_ARRIVAL = _IN_CREATE | _IN_MOVED_TO | _IN_ATTRIB  # with the right to enter the directory
+_BY_NAME = _ARRIVAL | _IN_MOVED_FROM | _IN_DELETE | IN_CLOSE_WRITE  # all about an entry, from outside
 _EVENT = struct.Struct("iIII")
 _BATCH = 64 << 10  # bytes of events taken at once
 _MAX_LINKS = 40  # man 7 path_resolution
@@ -132,26 +133,31 @@ class PathWatch:
         return ("directory",)
 
     def _look(self, directory: str, name: str) -> os.stat_result:
-        """An entry, watched: by itself if that can be, else by its name in the directory. Raises OSError: none."""
+        """An entry, watched. Raises OSError: there is none, or it may not be looked at."""
         path = os.path.join(directory, name)
         self._watches.name(directory, name)
         if not self._watches.add(path, _ENTRY):
-            mask = _BY_NAME if os.path.lexists(path) else _ARRIVAL
-            # Where nothing can be looked up nothing is missed: a change of that right is told.
-            self._watches.add(directory, mask, needed=os.access(directory, os.X_OK, effective_ids=True))
+            self._await(directory, path)
+        found = os.lstat(path)
+        if stat.S_ISDIR(found.st_mode):
+            return found
+        self._watches.add(path, _IN_ATTRIB | IN_CLOSE_WRITE)
         return os.lstat(path)
 
+    def _await(self, directory: str, path: str) -> None:
+        """Watches for an entry that is missing, or that can only be watched by its name."""
+        mask = _BY_NAME if os.path.lexists(path) else _ARRIVAL
+        # Where nothing can be looked up nothing is missed: a change of that right is told.
+        self._watches.add(directory, mask, needed=os.access(directory, os.X_OK, effective_ids=True))
+        parent = os.path.dirname(directory)
+        if parent != directory and not _is_shared(parent):
+            self._watches.add(parent, _IN_DELETE)
+
     def _at_end(self, path: str, found: os.stat_result) -> _Look:
-        """A file is watched for its content, too; then it is looked at again."""
-        if stat.S_ISREG(found.st_mode) and self._watches.add(path, IN_CLOSE_WRITE):
-            self._watches.is_file(path)
-            try:
-                found = os.lstat(path)
-            except OSError as e:
-                return (e.errno,)
         kept = (found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_gid)
         if stat.S_ISDIR(found.st_mode):
             return kept
+        self._watches.is_file(path)
         return (*kept, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
@@ -242,7 +248,9 @@ class _Watches:
 
     def is_file(self, path: str) -> None:
         """Any news of this one is a change, even if it looks as before: a second write within one tick of the clock."""
-        self._files.add(self._by_path[path])
+        watch = self._by_path.get(path)
+        if watch is not None:
+            self._files.add(watch)
 
     def finish(self) -> None:
         """Ends a round: watches that it did not ask for are removed."""
@@ -307,6 +315,14 @@ class _Watches:
             watch, mask, _cookie, length = _EVENT.unpack_from(data, offset)
             offset += _EVENT.size + length
             yield watch, mask, data[offset - length : offset].rstrip(b"\0")
+
+
+def _is_shared(directory: str) -> bool:
+    """Sticky, as /tmp: everybody deletes there all the time."""
+    try:
+        return bool(os.stat(directory).st_mode & stat.S_ISVTX)
+    except OSError:
+        return False
 
 
 def _reason(e: OSError) -> str:

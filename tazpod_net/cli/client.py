@@ -1,13 +1,14 @@
 """Talks to the supervisor of a home. The launcher's hot path does the same without imports."""
 
 import contextlib
+import os
 import socket
 import sys
 from typing import TYPE_CHECKING
 
 from tazpod_net import control
 from tazpod_net.adapters import files, process
-from tazpod_net.core.protocol import AGAIN, Request, encode_request
+from tazpod_net.core.protocol import AGAIN, Offered, Request, encode_request
 from tazpod_net.errors import TazpodNetError
 from tazpod_net.home import Layout, start_ticks
 
@@ -54,11 +55,23 @@ def signed_holder(layout: Layout) -> int | None:
     return None
 
 
-def ask(layout: Layout, request: Request, patience: float) -> int | None:
-    """The exit code, None if there is no supervisor or it is just ending. Raises HungError."""
+def ask(layout: Layout, request: Request, patience: float, *, without_secrets: Request | None = None) -> int | None:
+    """The exit code, None if there is no supervisor or it is just ending. Raises HungError.
+
+    A request with secrets goes only to root's or our own supervisor, told by this very connection; another one gets
+    `without_secrets`, or nothing. Raises TazpodNetError then.
+    """
     connection = control.connect(layout.home)
     if connection is None:
         return None
+    if has_secrets(request) and peer_uid(connection) not in {0, os.geteuid()}:
+        if without_secrets is None:
+            uid = peer_uid(connection)
+            connection.close()
+            raise TazpodNetError(
+                f"the supervisor of {layout.home} runs as another user (uid {uid})", "run this as that user"
+            )
+        request = without_secrets
     pid = holder(layout)
     if pid is not None and process.is_stopped(pid):
         connection.close()
@@ -128,13 +141,11 @@ def kill_holder(layout: Layout, pid: int) -> None:
         watched.close()
 
 
-def supervisor_uid(layout: Layout) -> int | None:
-    """Whose process listens on the control socket; None if nobody does."""
-    connection = control.connect(layout.home)
-    if connection is None:
-        return None
-    try:
-        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    finally:
-        connection.close()
-    return int.from_bytes(raw[4:8], sys.byteorder)
+def has_secrets(request: Request) -> bool:
+    """Whether it holds a key or a credential."""
+    return request.auth_key is not None or request.offered not in {None, Offered()}
+
+
+def peer_uid(connection: "control.Socket") -> int:
+    """Whose process listens at the other end (`SO_PEERCRED`, man 7 unix)."""
+    return int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[4:8], sys.byteorder)

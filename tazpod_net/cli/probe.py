@@ -45,7 +45,7 @@ def probe(arguments: argparse.Namespace) -> int:
 
 def _full(interface: str) -> Full | None:
     """The child's answer; None if it could not be had, which `findings` then leaves out."""
-    argv = [sys.executable, "-m", "tazpod_net.adapters.fullprobe"]
+    argv = [sys.executable, "-P", "-m", "tazpod_net.adapters.fullprobe"]
     try:
         done = subprocess.run(
             argv,

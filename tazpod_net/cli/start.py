@@ -33,7 +33,9 @@ def up(arguments: argparse.Namespace) -> int:
         request = _request(arguments, interactive=interactive)
         code = client.ask(layout, request, client.START_PATIENCE)
         if code == NEEDS_CREDENTIALS:
-            code = client.ask(layout, _with_offer(arguments, layout, request), client.START_PATIENCE)
+            nothing = msgspec.structs.replace(request, offered=Offered())
+            offering = _with_offer(arguments, layout, request)
+            code = client.ask(layout, offering, client.START_PATIENCE, without_secrets=nothing)
         if code is not None:
             return code
         lock = _take(layout)
@@ -82,8 +84,7 @@ def _with_offer(arguments: argparse.Namespace, layout: Layout, request: Request)
     from tazpod_net.credentials import offer  # noqa: PLC0415
 
     loaded = config.load(home=layout.home, env=os.environ, config_file=arguments.config)
-    trusted = client.supervisor_uid(layout) in {0, os.geteuid()}
-    return msgspec.structs.replace(request, offered=offer(loaded.config) if trusted else Offered())
+    return msgspec.structs.replace(request, offered=offer(loaded.config))
 
 
 def _take(layout: Layout) -> files.Lock | None:

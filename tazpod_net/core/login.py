@@ -1,5 +1,3 @@
-# NOTE FOR HELPERS: the lead rewrote this module at 19:03 for issue 4 (minting, candidates). Do not restore the old one;
-# adapt tests/core/test_login.py, test_supervisor.py and fakes to this API (also session.py: candidates/key/mint hooks).
 """Decides about logging in. Pure: `decide(login, facts) -> (login, action)`.
 
 State first, key second: a backend with a good node key never meets an auth key. A key that was refused is not tried
@@ -80,7 +78,7 @@ class Login(msgspec.Struct, frozen=True):
     held: dict[str, float] = {}  # fingerprint -> not before
     failures: dict[str, int] = {}  # fingerprint -> in a row
     refused: dict[str, tuple[Code, str]] = {}  # keys: never again
-    trouble: tuple[Code, str] | None = None  # the last failure that is no verdict on a key of ours
+    trouble: tuple[Code, str, str] | None = None  # the last failure that is no verdict on a key of ours, and what to do
     renew: Code | None = None  # why a node that runs must log in again
 
 
@@ -90,6 +88,7 @@ class Minted(msgspec.Struct, frozen=True):
     ok: bool
     code: Code = Code.MINTING
     text: str = ""
+    next: str = ""
     wait: float | None = None
 
 
@@ -176,7 +175,7 @@ def _verdict(login: Login, facts: Facts) -> tuple[Login, Action] | None:
         return None
     text = str(facts.error)
     if blamed.mints:
-        return _hold(msgspec.structs.replace(login, trouble=(code, text)), blamed, facts, None), Action.GIVE_UP
+        return _hold(msgspec.structs.replace(login, trouble=(code, text, "")), blamed, facts, None), Action.GIVE_UP
     ended = _ended(login)
     return msgspec.structs.replace(ended, refused={**login.refused, blamed.fingerprint: (code, text)}), Action.GIVE_UP
 
@@ -184,7 +183,7 @@ def _verdict(login: Login, facts: Facts) -> tuple[Login, Action] | None:
 def _note_trouble(login: Login, facts: Facts) -> Login:
     if not facts.error or (login.attempt is None and login.last is None):
         return login
-    return msgspec.structs.replace(login, trouble=(classify(facts.error) or Code.LOGGING_IN, facts.error))
+    return msgspec.structs.replace(login, trouble=(classify(facts.error) or Code.LOGGING_IN, facts.error, ""))
 
 
 def _under_way(login: Login, attempt: Candidate, facts: Facts) -> tuple[Login, Action]:
@@ -203,7 +202,7 @@ def _minting(login: Login, attempt: Candidate, facts: Facts) -> tuple[Login, Act
         return login, Action.NOTHING  # the child has its own time limit and always answers
     if facts.minted.ok:
         return msgspec.structs.replace(login, minting=False, deadline=facts.at + facts.timeout), Action.LOG_IN
-    failed = msgspec.structs.replace(login, trouble=(facts.minted.code, facts.minted.text))
+    failed = msgspec.structs.replace(login, trouble=(facts.minted.code, facts.minted.text, facts.minted.next))
     return _hold(failed, attempt, facts, facts.minted.wait), Action.NOTHING
 
 
@@ -324,10 +323,10 @@ def _say_trying(login: Login, sources: Sources) -> Said:
         tags = f" ({', '.join(sources.tags)})" if sources.tags else ""
         return Said(Code.MINTING, f"minting an auth key{tags}")
     if login.trouble is not None:
-        code, text = login.trouble
+        code, text, fix = login.trouble
         again = "" if login.attempt is not None else "; tried again by itself"
         said = f"{_TROUBLE_TEXT.get(code, 'login failed')} ({_short(text)}){again}"
-        return Said(code, said, _next_key(sources) if code in REJECTED else None)
+        return Said(code, said, fix or (_next_key(sources) if code in REJECTED else None))
     if login.failures:
         return Said(Code.LOGGING_IN, "logging in; the control server has not answered yet")
     return Said(Code.LOGGING_IN, "logging in")

@@ -112,6 +112,7 @@ class TestNothingIsLost:
         """Supervisor and daemon killed amid the writing: all that the daemon wrote is there at the next start."""
         chatty(product, 50_000, burst=500, pause_ms=1)
         product.up("--wait", "live")
+        eventually(lambda: numbers(whole_log(product)))
         product.crash()
         script(product, 'exec "$REAL" "$@"')
         product.up("--wait", "live")

@@ -5,8 +5,10 @@ A fake does what a test planned and raises on everything else, so that a test fa
 
 import asyncio
 import contextlib
+import math
 import os
 from collections.abc import AsyncIterator, Callable
+from typing import Self
 
 import msgspec
 
@@ -20,7 +22,8 @@ from tazpod_net.core.status import DnsPart, IdentityPart, LastExit, PathsPart, S
 from tazpod_net.engine import Engine
 from tazpod_net.ports import DaemonFacts
 from tazpod_net.session import Hooks, Plan, Session
-from tazpod_net.supervisor import Self, Supervisor
+from tazpod_net.supervisor import Self as Me
+from tazpod_net.supervisor import Supervisor
 from tests.support.jumploop import START
 
 NOON = 1_795_435_200.0  # 2026-11-23T12:00:00Z
@@ -130,10 +133,12 @@ class FakeDaemon:
             os.close(fd)
         self._fds = None
 
-    def answers(self) -> bool:
-        """Whether LocalAPI is there now."""
+    def answers_in(self) -> float:
+        """Seconds until LocalAPI is there; infinity for never."""
         after = None if self.life is None else self.life.answers_after
-        return after is not None and not self.stopped and _now() >= (self.facts.since or 0.0) + after - 1e-6
+        if after is None or self.stopped:
+            return math.inf
+        return max(0.0, (self.facts.since or 0.0) + after - _now())
 
     # --- the supervisor's side
 
@@ -330,13 +335,16 @@ class FakeApi:
     # --- the supervisor's side
 
     def _ask(self, call: str) -> None:
-        if not self.daemon.answers():
+        if self.daemon.answers_in() > 1e-6:
             raise ConnectionRefusedError(111, "Connection refused")
         self.calls.append((_now(), call))
 
     async def ready(self) -> bool:
-        """Implements ports.LocalApi."""
-        self._ask("ready")
+        """Implements ports.LocalApi: like the real one it blocks, 30 s at most, until the backend exists."""
+        wait = self.daemon.answers_in()
+        await asyncio.sleep(min(wait, 30.0))
+        if wait > 30.0:
+            raise TimeoutError
         return True
 
     async def snapshot(self, *, peers: bool = True, timeout: float = 10.0) -> Snapshot:  # noqa: ASYNC109 - the port's
@@ -441,7 +449,7 @@ class World:
         self.session = Session(self.api, plan or Plan(), self._hooks())
         self.engine = Engine(policy or Policy(), self.daemon)
         self.supervisor = Supervisor(
-            Self(version="0", pid=398, start_ticks=1, since=START, paths=PathsPart("/h"), identity=IdentityPart()),
+            Me(version="0", pid=398, start_ticks=1, since=START, paths=PathsPart("/h"), identity=IdentityPart()),
             self.engine,
             self.daemon,
             self.session,
@@ -466,7 +474,7 @@ class World:
             now=_now,
         )
 
-    async def __aenter__(self) -> "World":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

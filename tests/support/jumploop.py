@@ -5,6 +5,7 @@ anything ready the test would hang for ever: that is an error here (`NothingHapp
 """
 
 import asyncio
+import contextlib
 import selectors
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
@@ -66,8 +67,14 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     Tasks that are left are cancelled, as `asyncio.run` does.
     """
     loop = JumpLoop()
+    whole = loop.create_task(_to_the_end(loop, main))
     try:
-        return loop.run_until_complete(_to_the_end(loop, main))
+        return loop.run_until_complete(whole)
+    except NothingHappensError:
+        whole.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(whole)
+        raise
     finally:
         loop.close()
 
@@ -75,6 +82,10 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 async def _to_the_end(loop: JumpLoop, main: Coroutine[Any, Any, T]) -> T:
     try:
         result = await main
+    except Exception as e:
+        for context in loop.errors:
+            e.add_note(f"in a callback: {context.get('message')}: {context.get('exception')!r}")
+        raise
     finally:
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:

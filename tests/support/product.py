@@ -231,6 +231,22 @@ class Product:
         if self.uid is not None:
             os.chown(self.home, self.uid, self.uid)
 
+    def give(self, name: str, content: str | bytes) -> Path:
+        """Writes `~/secrets/NAME`, as an unlock does; returns its path."""
+        path = self.user / "secrets" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch(0o600)
+        if self.uid is not None:
+            for each in (path.parent, path):
+                os.chown(each, self.uid, self.uid)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def give_oauth(self, client_id: str, secret: str) -> None:
+        """Writes the two files of an OAuth client, the secret last."""
+        self.give("tailscale-oauth-client-id", client_id + "\n")
+        self.give("tailscale-oauth-client-secret", secret + "\n")
+
     def use_copies(self) -> Path:
         """Puts copies of tailscaled and tailscale into a directory of this user's own, first on PATH; returns it."""
         directory = self.user / "bin"

@@ -74,6 +74,7 @@ class Session:
         self._timer: asyncio.TimerHandle | None = None
         self._to_correct = _ALL_SETTINGS
         self._minted_key: str | None = None
+        self._turn = asyncio.Lock()
         self._suspected = False  # the log said that control has forgotten this node
 
     def attach(self, pid: int) -> None:
@@ -305,9 +306,10 @@ class Session:
 
     async def _try(self, work: Awaitable[None]) -> None:
         try:
-            await work
+            async with self._turn:  # giving up on one key comes before the login with the next
+                await work
         except (OSError, TazpodNetError) as e:
-            self.hooks.on_trouble(f"login: {e or type(e).__name__}")
+            self.hooks.on_trouble(f"login: {str(e) or type(e).__name__}")
             self._decide(error=str(e) or "tailscaled does not answer")
 
     async def _log_in(self, key: str | None) -> None:
@@ -345,7 +347,7 @@ class Session:
         try:
             await self.api.edit_prefs(fields)
         except (OSError, TazpodNetError) as e:
-            self.hooks.on_trouble(f"settings: {e or type(e).__name__}")
+            self.hooks.on_trouble(f"settings: {str(e) or type(e).__name__}")
 
     def correct_settings_again(self) -> None:
         """After a reload."""

@@ -68,6 +68,9 @@ class Candidate(msgspec.Struct, frozen=True):
 URL = Candidate("url")  # the attempt that has no key: a person was asked for
 
 
+ECHO = 1.0  # seconds after the start of an attempt in which the last refusal may still be heard
+
+
 class Login(msgspec.Struct, frozen=True):
     """What was tried. Holds fingerprints of credentials, never values. Times: monotonic seconds."""
 
@@ -78,6 +81,8 @@ class Login(msgspec.Struct, frozen=True):
     held: dict[str, float] = {}  # fingerprint -> not before
     failures: dict[str, int] = {}  # fingerprint -> in a row
     refused: dict[str, tuple[Code, str]] = {}  # keys: never again
+    began: float = 0.0  # of the attempt's login
+    echo: str | None = None  # the text of the last refusal
     trouble: tuple[Code, str, str] | None = None  # the last failure that is no verdict on a key of ours, and what to do
     renew: Code | None = None  # why a node that runs must log in again
 
@@ -132,6 +137,7 @@ def classify(text: str) -> Code | None:
 
 def decide(login: Login, facts: Facts) -> tuple[Login, Action]:
     """The next step. Idempotent: the same facts again, without news, ask for nothing more."""
+    facts = _without_echo(login, facts)
     login = _note_renewal(login, facts)
     connected = facts.backend.state in {"Running", "Starting"}
     if connected and (login.renew is None or _renewed(login, facts)):
@@ -147,6 +153,16 @@ def decide(login: Login, facts: Facts) -> tuple[Login, Action]:
     if not facts.allowed or not (connected or facts.backend.state == "NeedsLogin"):
         return login, Action.NOTHING
     return _begin(login, facts, connected=connected)
+
+
+def _without_echo(login: Login, facts: Facts) -> Facts:
+    """The daemon repeats a refused login a few ms later, when the next credential is under way already.
+
+    An error while a key is being bought, or the same text again right after the next attempt began, is about the last
+    one. A new key that is refused with the same words is refused again, and later.
+    """
+    early = facts.error == login.echo and facts.at < login.began + ECHO
+    return msgspec.structs.replace(facts, error=None) if facts.error and (login.minting or early) else facts
 
 
 def _renewed(login: Login, facts: Facts) -> bool:
@@ -175,8 +191,9 @@ def _verdict(login: Login, facts: Facts) -> tuple[Login, Action] | None:
         return None
     text = str(facts.error)
     if blamed.mints:
-        return _hold(msgspec.structs.replace(login, trouble=(code, text, "")), blamed, facts, None), Action.GIVE_UP
-    ended = _ended(login)
+        noted = msgspec.structs.replace(login, trouble=(code, text, ""), echo=text)
+        return _hold(noted, blamed, facts, None), Action.GIVE_UP
+    ended = msgspec.structs.replace(_ended(login), echo=text)
     return msgspec.structs.replace(ended, refused={**login.refused, blamed.fingerprint: (code, text)}), Action.GIVE_UP
 
 
@@ -201,7 +218,10 @@ def _minting(login: Login, attempt: Candidate, facts: Facts) -> tuple[Login, Act
     if facts.minted is None:
         return login, Action.NOTHING  # the child has its own time limit and always answers
     if facts.minted.ok:
-        return msgspec.structs.replace(login, minting=False, deadline=facts.at + facts.timeout), Action.LOG_IN
+        bought = msgspec.structs.replace(
+            login, minting=False, deadline=facts.at + facts.timeout, began=facts.at, trouble=None
+        )
+        return bought, Action.LOG_IN
     failed = msgspec.structs.replace(login, trouble=(facts.minted.code, facts.minted.text, facts.minted.next))
     return _hold(failed, attempt, facts, facts.minted.wait), Action.NOTHING
 
@@ -213,7 +233,13 @@ def _begin(login: Login, facts: Facts, *, connected: bool) -> tuple[Login, Actio
     chosen = next((c for c in usable if login.held.get(c.fingerprint, 0.0) <= facts.at), None)
     if chosen is not None:
         begun = msgspec.structs.replace(
-            login, attempt=chosen, minting=chosen.mints, deadline=facts.at + facts.timeout, last=None, trouble=None
+            login,
+            attempt=chosen,
+            minting=chosen.mints,
+            deadline=facts.at + facts.timeout,
+            began=facts.at,
+            last=None,
+            trouble=None,
         )
         return begun, Action.MINT if chosen.mints else Action.LOG_IN
     if facts.interactive and facts.backend.auth_url is None and not usable:

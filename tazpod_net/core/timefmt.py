@@ -6,8 +6,8 @@ from datetime import datetime  # msgspec has loaded it already
 
 def rfc3339(epoch: float) -> str:
     """Seconds since the epoch as RFC 3339 UTC with milliseconds, `2026-11-23T14:02:11.250Z`."""
-    whole = int(epoch)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((epoch - whole) * 1000):03d}Z"
+    whole, milliseconds = divmod(int(epoch * 1000 + 0.001), 1000)  # a float's .050 may be .0499999
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
 
 
 def seconds(value: float) -> str:

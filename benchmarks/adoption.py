@@ -55,13 +55,13 @@ class _Ours:
         self.logs = self._tazpod.home / "logs"
 
     def start(self) -> None:
-        self._tazpod.up("--mode", "userspace")
+        self._tazpod.up()
 
     def watcher(self) -> int:
         return self._tazpod.supervisor
 
     def watch_again(self) -> None:
-        self._tazpod.up("--mode", "userspace")
+        self._tazpod.up()
         wait_running(self.socket)
 
     def stop(self) -> None:
@@ -70,7 +70,7 @@ class _Ours:
 
 def run(*, quick: bool) -> Section:
     """Some rounds of each."""
-    rounds, watch = (1, 6.0) if quick else (5, 8.0)
+    rounds, watch = (1, 1.5) if quick else (5, 8.0)
     rows: list[tuple[str, ...]] = []
     absent: list[str] = []
     with Stage() as stage:

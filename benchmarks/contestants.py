@@ -40,12 +40,15 @@ class Tazpod:
     def __init__(self, stage: Stage, mode: Mode, **settings: str) -> None:
         """`settings`: more environment, such as `TAZPOD_NET_RESTART_STABLE_S="0.2"`."""
         self.stage = stage
-        self.mode = mode
         self.home = stage.fresh("h")
         self.socket = self.home / "state" / "tailscaled.sock"
         self.program = installed.product() / "tazpod-net"
         self.output = stage.fresh("o") / "output"
-        given = {"TAZPOD_NET_HOME": str(self.home), "TAZPOD_NET_LOGIN_SERVER": stage.control.url}
+        given = {
+            "TAZPOD_NET_HOME": str(self.home),
+            "TAZPOD_NET_LOGIN_SERVER": stage.control.url,
+            "TAZPOD_NET_DAEMON_MODE": mode,
+        }
         self.env = stage.env(self.home, TS_AUTHKEY=stage.key(), **given, **settings)
 
     def argv(self, *words: str) -> list[str]:
@@ -54,7 +57,7 @@ class Tazpod:
 
     def start(self) -> Run:
         """`up`, waiting for ready."""
-        started = self.stage.launch(self.argv("up", "--wait", "ready", "--mode", self.mode), self.env, self.output)
+        started = self.stage.launch(self.argv("up", "--wait", "ready"), self.env, self.output)
         return Run(started.at, self.socket, Ends(started, self.output))
 
     def up(self, *options: str) -> None:

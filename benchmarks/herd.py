@@ -59,9 +59,7 @@ class _Herd:
 
     def _wait_at_gate(self, stage: Stage, output: Path) -> Started:
         program = f'read -r _ <"{self._gate}"; exec "$@"'
-        return stage.launch(
-            ["sh", "-c", program, "sh", *self.tazpod.argv("up", "--mode", "userspace")], self.tazpod.env, output
-        )
+        return stage.launch(["sh", "-c", program, "sh", *self.tazpod.argv("up")], self.tazpod.env, output)
 
     def let_go(self) -> None:
         """Opens the gate and watches until all have ended."""

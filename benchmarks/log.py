@@ -18,8 +18,8 @@ FILE_BYTES = 10 << 20
 HOW = (
     "{size:.0f} MB of numbered lines of about 110 bytes, one write each as tailscaled does it, from the first "
     "write until the last line stands in the newest log file; files of 10 MiB, enough of them to keep all. "
-    "tazpod-net: the daemon writes them before it becomes tailscaled: the whole way through the spool. s6-log and svlogd: the "
-    "same writer into their pipe. Afterwards every number is looked for in the files."
+    "tazpod-net: the daemon writes them before it becomes tailscaled: the whole way through the spool. s6-log and "
+    "svlogd: the same writer into their pipe. Afterwards every number is looked for in the files."
 )
 
 
@@ -90,7 +90,7 @@ def _ours(stage: Stage, lines: int) -> _Passed:
         "TAZPOD_NET_LOG_FILES": "40",
     }
     tazpod = Tazpod(stage, "userspace", **settings)
-    tazpod.up("--no-wait", "--mode", "userspace")
+    tazpod.up("--no-wait")
     try:
         return _passed(record, tazpod.home / "logs", "tailscaled.log*", lines)
     finally:

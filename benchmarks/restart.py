@@ -36,7 +36,7 @@ def _measure(mode: Mode, *, rounds: int) -> Table:
     """Each on a stage of its own: two TUN daemons do not fit into one network namespace."""
     with Stage(mode) as ours, Stage(mode) as other:
         tazpod = Tazpod(ours, mode, TAZPOD_NET_RESTART_STABLE_S=str(STABLE_S))
-        tazpod.up("--mode", mode)
+        tazpod.up()
         by_hand = ByHand(other, mode)
         by_hand.start_daemon()
         by_hand.log_in()

@@ -135,7 +135,7 @@ def _settled(stages: contextlib.ExitStack, absent: list[str]) -> Iterator[Kept]:
 
 def _ours(stage: Stage, mode: Mode) -> Kept:
     tazpod = Tazpod(stage, mode)
-    tazpod.up("--mode", mode)
+    tazpod.up()
     supervisor = tazpod.supervisor
     return Kept(f"{OURS}, {mode}", lambda: [supervisor])
 

@@ -20,7 +20,7 @@ def run(*, quick: bool) -> Section:
     """Many rounds: a command takes milliseconds."""
     with Stage() as stage:
         tazpod = Tazpod(stage, "userspace")
-        tazpod.up("--mode", "userspace")
+        tazpod.up()
         commands = {
             f"{OURS} status": tazpod.argv("status"),
             f"{OURS} status --json": tazpod.argv("status", "--json"),

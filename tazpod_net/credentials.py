@@ -50,7 +50,7 @@ class Credentials:
     def looked(self) -> str:
         """Where was looked and what was there: `TS_AUTHKEY: not set · ~/secrets/…: missing`."""
         login = self.config.login
-        parts = [] if login.auth_key else ["TS_AUTHKEY: not set"]
+        parts = [f"TS_AUTHKEY: {'set' if login.auth_key else 'not set'}"]
         paths = [login.auth_key_file, login.oauth_client_id_file, login.oauth_client_secret_file, login.api_key_file]
         found = [(path, read_key(path)) for path in paths if path]
         return " · ".join([*parts, *(f"{_short(path)}: {file.state}" for path, file in found)])
@@ -68,8 +68,8 @@ class Credentials:
 
     def _keys(self) -> list[str]:
         login = self.config.login
-        configured = login.auth_key.reveal() if login.auth_key else _value(login.auth_key_file)
-        return [value for value in (self.given, configured, self.offered.auth_key) if value]
+        configured = (login.auth_key.reveal(), _value(login.auth_key_file))
+        return [value for value in (self.given, *configured, self.offered.auth_key) if value]
 
     def _minters(self) -> list[Minter]:
         login, offered = self.config.login, self.offered

@@ -282,7 +282,10 @@ ENVIRONMENT: list[tuple[dict[str, str], dict[str, object]]] = [
     ({"TS_AUTH_KEY": "old", "TS_AUTHKEY": "new"}, {"login.auth_key": Secret("new")}),
     ({"TS_AUTH_KEY": "old", "TS_AUTHKEY": ""}, {"login.auth_key": Secret("old")}),
     ({"TS_AUTHKEY": "file:/run/secrets/key"}, {"login.auth_key_file": "/run/secrets/key"}),
-    ({"TS_AUTHKEY": "k", "TAZPOD_NET_LOGIN_AUTH_KEY_FILE": "/f"}, {"login.auth_key_file": "/f"}),
+    (
+        {"TS_AUTHKEY": "k", "TAZPOD_NET_LOGIN_AUTH_KEY_FILE": "/f"},
+        {"login.auth_key": Secret("k"), "login.auth_key_file": "/f"},
+    ),
     ({"TS_HOSTNAME": "box"}, {"login.hostname": "box"}),
     ({"TS_BOOT_TIMEOUT": "1m30s"}, {"login.timeout_s": 90.0}),
     ({"TS_ACCEPT_DNS": "T"}, {"settings.accept_dns": True}),
@@ -387,17 +390,17 @@ def test_a_file_configures(machine: Machine, text: str, changed: dict[str, objec
 @pytest.mark.parametrize(
     ("text", "env", "key", "file"),
     [
-        ("[login]\nauth_key = 'k'\n", {"TAZPOD_NET_LOGIN_AUTH_KEY_FILE": "/f"}, "", "/f"),
-        ("[login]\nauth_key_file = '/f'\n", {"TS_AUTHKEY": "k"}, "k", ""),
+        ("[login]\nauth_key = 'k'\n", {"TAZPOD_NET_LOGIN_AUTH_KEY_FILE": "/f"}, "k", "/f"),
+        ("[login]\nauth_key_file = '/f'\n", {"TS_AUTHKEY": "k"}, "k", "/f"),
         ("[login]\nauth_key_file = '/f'\n", {"TS_AUTHKEY": "file:/g"}, "", "/g"),
         ("[login]\nauth_key_file = '/f'\n", {"TAZPOD_NET_LOGIN_AUTH_KEY": ""}, "", "/f"),
         ("[login]\nauth_key = 'k'\nauth_key_file = ''\n", {}, "k", ""),
     ],
 )
-def test_the_auth_key_of_the_latest_source_is_the_only_one(
+def test_a_key_and_a_key_file_of_different_sources_are_both_kept(
     machine: Machine, text: str, env: dict[str, str], key: str, file: str
 ) -> None:
-    """A key takes the place of an earlier source's key file, and the other way round."""
+    """They are tried in turn: neither may hide the other."""
     machine.write("etc", text)
     login = machine.load(env).config.login
     assert (login.auth_key.reveal(), login.auth_key_file) == (key, file)

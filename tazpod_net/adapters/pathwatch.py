@@ -31,14 +31,13 @@ _IN_MOVED_FROM = 0x40
 _IN_MOVED_TO = 0x80
 _IN_CREATE = 0x100
 _IN_DELETE = 0x200
-_IN_DELETE_SELF = 0x400
 _IN_MOVE_SELF = 0x800
 _IN_Q_OVERFLOW = 0x4000
 _IN_IGNORED = 0x8000
 _IN_DONT_FOLLOW = 0x2000000
 _IN_MASK_ADD = 0x20000000
 
-_ENTRY = _IN_MOVE_SELF | _IN_DELETE_SELF
+_ENTRY = _IN_MOVE_SELF  # its end is told in any case, as IN_IGNORED
 _ARRIVAL = _IN_CREATE | _IN_MOVED_TO | _IN_ATTRIB  # with the right to enter the directory
 _BY_NAME = _ARRIVAL | _IN_MOVED_FROM | _IN_DELETE | IN_CLOSE_WRITE  # all about an entry, from outside
 _EVENT = struct.Struct("iIII")

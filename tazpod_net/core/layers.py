@@ -35,7 +35,7 @@ def merge(layers: Iterable[Layer], problems: list[str]) -> Layer:
     merged: Layer = {}
     for layer in layers:
         converted = _converted(layer, problems)
-        _drop_other_key_source(converted, merged, problems)
+        _refuse_two_keys(converted, problems)
         merged |= converted
     return merged
 
@@ -66,14 +66,11 @@ def _split_key_file(layer: Layer) -> None:
         layer[f"{SECRET}_file"] = msgspec.structs.replace(given, value=path)
 
 
-def _drop_other_key_source(layer: Layer, below: Layer, problems: list[str]) -> None:
-    """A key in one source takes the place of a key file in an earlier one, and the other way round."""
+def _refuse_two_keys(layer: Layer, problems: list[str]) -> None:
+    """In one source that is a mistake; a key in one source and a key file in another are tried in turn."""
     named = [key for key in (SECRET, f"{SECRET}_file") if key in layer and layer[key].value]
     if len(named) > 1:
         problems.append(f"{layer[SECRET].where}: {' and '.join(named)} are both set: remove one of them")
-    elif named:
-        below.pop(SECRET, None)
-        below.pop(f"{SECRET}_file", None)
 
 
 def convert(key: str, given: Given) -> object:

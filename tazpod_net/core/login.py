@@ -333,6 +333,8 @@ def _say_needs_login(login: Login, facts: Facts, sources: Sources, *, logged_out
     usable = [c for c in facts.candidates if c.fingerprint not in login.refused]
     if login.attempt is not None or (usable and facts.allowed):
         return _say_trying(login, sources)
+    if usable:
+        return Said(Code.NO_CREDENTIALS, "waiting for a login, as told by --no-login", _LOGIN_NEXT)
     for candidate in facts.candidates:
         if candidate.fingerprint in login.refused:
             code, text = login.refused[candidate.fingerprint]

@@ -203,7 +203,7 @@ def test_trouble_does_not_end_an_attempt() -> None:
     """Rate limits and network errors are noted; the daemon tries on until the time is up."""
     login, actions = play(facts(0.0), facts(1.0, error="node registration rate limited; will retry after 5s"))
     assert (actions[-1], login.attempt) == (Action.NOTHING, KEY)
-    assert login.trouble == (Code.RATE_LIMITED, "node registration rate limited; will retry after 5s")
+    assert login.trouble == (Code.RATE_LIMITED, "node registration rate limited; will retry after 5s", "")
 
 
 @pytest.mark.parametrize("state", ["NeedsMachineAuth", "Stopped"])
@@ -281,7 +281,7 @@ def test_minting_that_fails_is_tried_again_later() -> None:
     login, actions = play(mint_facts(0.0), mint_facts(1.0, minted=failed), mint_facts(60.9), mint_facts(61.0))
     assert actions == [Action.MINT, Action.NOTHING, Action.NOTHING, Action.MINT]
     login, _ = play(mint_facts(0.0), mint_facts(1.0, minted=failed))
-    assert (login.trouble, next_attempt(login, mint_facts(2.0))) == ((Code.RATE_LIMITED, "slow down"), 61.0)
+    assert (login.trouble, next_attempt(login, mint_facts(2.0))) == ((Code.RATE_LIMITED, "slow down", ""), 61.0)
 
 
 def test_a_minted_key_that_is_refused_makes_minting_wait() -> None:
@@ -301,6 +301,43 @@ def test_an_error_while_the_key_is_being_bought_blames_nobody() -> None:
     """The daemon has no key of ours yet: what the bus says is about something else."""
     login, actions = play(mint_facts(0.0), mint_facts(0.5, error=REFUSED))
     assert (actions[-1], login.minting, login.held) == (Action.NOTHING, True, {})
+
+
+def test_what_the_api_says_to_do_is_said() -> None:
+    """A minting that failed tells the API's reason, and the step that it knows."""
+    failed = Minted(ok=False, code=Code.KEY_UNKNOWN, text="the client is unknown", next="make another client")
+    said = told(mint_facts(0.0), mint_facts(1.0, minted=failed), now=mint_facts(2.0))
+    assert said == Said(
+        Code.KEY_UNKNOWN,
+        "no key could be minted (the client is unknown); tried again by itself",
+        "make another client",
+    )
+
+
+def test_the_echo_of_a_refusal_is_not_the_verdict_on_the_next_key() -> None:
+    """The daemon repeats a refused login when the next key is under way already; the same words later count."""
+    begun = [facts(0.0), facts(1.0, error=REFUSED), facts(1.1, candidates=(KEY, OTHER))]
+    login, actions = play(*begun, facts(1.2, candidates=(KEY, OTHER), error=REFUSED))
+    assert (actions[-1], login.attempt) == (Action.NOTHING, OTHER)
+    login, actions = play(*begun, facts(3.0, candidates=(KEY, OTHER), error=REFUSED))
+    assert (actions[-1], set(login.refused)) == (Action.GIVE_UP, {"key-1", "key-2"})
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ({"expiring": True}, {"expiring": False}),
+        ({"deleted": True}, {"backend": Backend(state="Running", ips=("100.64.0.1",), online=True)}),
+    ],
+)
+def test_a_renewal_ends_also_without_the_daemons_word(start: dict[str, object], end: dict[str, object]) -> None:
+    """The bus may lose `LoginFinished`: a new expiry, or being online again, says the same."""
+    running = mint_facts(0.0, backend=Backend(state="Running", ips=("100.64.0.1",)))
+    replace = msgspec.structs.replace
+    minted = replace(running, at=1.0, minted=Minted(ok=True), expiring=bool(start.get("expiring")))
+    login, actions = play(replace(running, **start), minted, replace(running, at=2.0, **end))
+    assert actions == [Action.MINT, Action.LOG_IN, Action.NOTHING]
+    assert login == Login()
 
 
 def test_an_expiring_node_key_is_renewed_while_a_key_can_be_minted() -> None:
@@ -380,7 +417,8 @@ def check_step(before: Login, now: Facts, after: Login, action: Action) -> None:
         renewing = after.renew is not None and state in {"Running", "Starting"}
         assert now.allowed, "begun without permission"
         assert state == "NeedsLogin" or renewing, "a good node met a key"
-        assert before.attempt is None or before.attempt.fingerprint in after.held, "two at once"
+        over = before.attempt in {None, URL} or str(before.attempt and before.attempt.fingerprint) in after.held
+        assert over, "two at once"
     if action is Action.LOG_IN:
         assert after.attempt is not None
         assert after.attempt.fingerprint not in before.refused, "a refused key again"

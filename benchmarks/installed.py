@@ -22,7 +22,7 @@ CACHE = cache_directory()  # fixed at import: tests change HOME afterwards
 SUPERVISORD = "supervisor==4.3.0"  # the peer from PyPI, never a requirement of the product
 UNUSED_DAYS = 7
 Install = Callable[[Path, Progress], None]
-_no_supervisord: list[SetupError] = []  # a network that is not there costs its time-outs once
+_failed: dict[str, SetupError] = {}  # a network that is not there costs its time-outs once in a process
 
 
 def product() -> Path:
@@ -34,17 +34,7 @@ def product() -> Path:
 
 
 def supervisord() -> Path:
-    """The directory of the installed `supervisord`. Raises SetupError; asked again in this process, at once."""
-    if _no_supervisord:
-        raise _no_supervisord[0]
-    try:
-        return _install_supervisord()
-    except SetupError as e:
-        _no_supervisord.append(e)
-        raise
-
-
-def _install_supervisord() -> Path:
+    """The directory of the installed `supervisord`. Raises SetupError."""
     name = hashlib.sha256(f"{SUPERVISORD} {sys.version}".encode()).hexdigest()[:12]
     return _environment(f"bench-peer-{name}", lambda python, progress: _pip(python, [SUPERVISORD], progress))
 
@@ -58,20 +48,29 @@ def _all_that_matters() -> Iterator[bytes]:
 def _environment(name: str, install: Install) -> Path:
     """`bin` of the environment `name`; it counts as complete by a file that is written last."""
     target = CACHE / name
-    complete = target / "complete"
-    if not complete.exists():
+    if not (target / "complete").exists():
+        if name in _failed:
+            raise _failed[name]
         with Progress("benchmarks") as progress, locked(CACHE / "bench.lock", progress):
-            if not complete.exists():
-                _sweep()
-                shutil.rmtree(target, ignore_errors=True)
-                progress.say(f"installing into {name}, once for each state of the sources")
-                command = [sys.executable, "-m", "venv", "--without-pip", str(target)]
-                _run(command, progress, "making a virtual environment")
-                install(target / "bin" / "python", progress)
-                complete.touch()
+            try:
+                _make(target, install, progress)
+            except SetupError as e:
+                _failed[name] = e
+                raise
     with contextlib.suppress(OSError):  # another user's cache
         os.utime(target)  # in use: not to be swept
     return target / "bin"
+
+
+def _make(target: Path, install: Install, progress: Progress) -> None:
+    if (target / "complete").exists():  # by whoever had the lock before us
+        return
+    _sweep()
+    shutil.rmtree(target, ignore_errors=True)
+    progress.say(f"installing into {target.name}, once for each state of the sources")
+    _run([sys.executable, "-m", "venv", "--without-pip", str(target)], progress, "making a virtual environment")
+    install(target / "bin" / "python", progress)
+    (target / "complete").touch()
 
 
 def _install_product(python: Path, progress: Progress) -> None:

@@ -14,7 +14,6 @@ import struct
 import subprocess
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +53,6 @@ class Stage:
         self.lab: Binaries = binaries()
         self._numbers = 0
         self._started: list[subprocess.Popen[bytes]] = []
-        self._marker = os.environ.get(leaks.MARKER) or uuid.uuid4().hex
         self._ends = contextlib.ExitStack()
         with contextlib.ExitStack() as ends:
             self.scratch = Path(tempfile.mkdtemp(prefix="tzb-"))
@@ -87,7 +85,8 @@ class Stage:
     def env(self, home: Path, **more: str) -> dict[str, str]:
         """The environment of everything here: nothing of the caller's but PATH, and talk to the lab only."""
         path = f"{self.lab.directory}:{os.environ.get('PATH', os.defpath)}"
-        basis = {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", leaks.MARKER: self._marker}
+        basis = {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8"}
+        basis |= {name: os.environ[name] for name in (leaks.MARKER,) if name in os.environ}
         return {**basis, **lab_environment(self.control.url, home), **more}
 
     def launch(
@@ -129,12 +128,13 @@ class Stage:
             self.control.delete("all")
 
     def _end_all(self) -> None:
+        """Ours by their HOME, which survives a new session, a change of parent and an exec."""
         for process in self._started:
             end(process, within=0)
-        for pid in leaks.marked_processes(self._marker):
-            if pid != os.getpid() and pid != self.control.pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):  # ended meanwhile, or not ours to look at
+                if entry.name.isdigit() and f"\0HOME={self.scratch}/".encode() in b"\0" + _environ(entry):
+                    os.kill(int(entry.name), signal.SIGKILL)
 
 
 class _Joins:
@@ -179,6 +179,10 @@ def end(process: "subprocess.Popen[bytes]", *, within: float = 10.0) -> None:
 def _root_refusal() -> str | None:
     """Root without a namespace of its own would leave links in /run of the machine: rather nothing."""
     return namespace_refusal() if os.geteuid() == 0 else None
+
+
+def _environ(process: Path) -> bytes:
+    return (process / "environ").read_bytes()
 
 
 def tail(path: Path, size: int = 1500) -> str:

@@ -225,6 +225,8 @@ class Service:
 
     async def _up(self, request: Request, client: Client) -> int:
         supervisor = self.supervisor
+        if supervisor.stopped_by is not None and request.fresh:
+            return client.fail(f"stopped by {supervisor.stopped_by}")
         if supervisor.stopped_by is not None:
             client.err("tazpod-net: stopping, then starting again")
             return protocol.AGAIN

@@ -75,6 +75,7 @@ class Session:
         self._to_correct = _ALL_SETTINGS
         self._minted_key: str | None = None
         self._turn = asyncio.Lock()
+        self._armed = True  # the present attempt's own login has been taken by the daemon
         self._suspected = False  # the log said that control has forgotten this node
 
     def attach(self, pid: int) -> None:
@@ -185,7 +186,8 @@ class Session:
     def _heard(self, notify: Notify) -> None:
         self.backend = fold_notify(self.backend, notify)
         self._note_readiness()
-        self._decide(error=notify.err_message, finished=notify.login_finished is not None)
+        error = notify.err_message if self._armed else None  # before our own login was taken it is about another one
+        self._decide(error=error, finished=notify.login_finished is not None)
         self._ask()
         self.hooks.on_change()
 
@@ -280,6 +282,7 @@ class Session:
             case Action.MINT:
                 self._spawn(self._mint(self.login.attempt))
             case Action.LOG_IN:
+                self._armed = False
                 self._spawn(self._try(self._log_in(self._take_key(self.login.attempt))))
             case Action.ASK_URL:
                 self.interactive = False
@@ -302,6 +305,7 @@ class Session:
         if not outcome.ok:
             self.hooks.on_trouble(f"minting: {outcome.text}")
         self._decide(minted=outcome)
+        self._arm()  # a failure has set a time for the next attempt
         self.hooks.on_change()
 
     async def _try(self, work: Awaitable[None]) -> None:
@@ -321,6 +325,7 @@ class Session:
         if self.plan.server is not None:
             prefs["ControlURL"] = self.plan.server
         await self.api.start(prefs, key)
+        self._armed = True
         await self.api.login_interactive()
 
     async def _give_up(self) -> None:

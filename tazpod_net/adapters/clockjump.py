@@ -14,12 +14,14 @@ from typing import Protocol
 
 import msgspec
 
-SMALLEST = 0.001  # seconds; below it the two clocks of one reading may differ by themselves
+SMALLEST = 0.1  # seconds; what is less matters to nobody, and a reading that is interrupted may be off by some
 
 _TFD_TIMER_ABSTIME = 1
 _TFD_TIMER_CANCEL_ON_SET = 2
 _NEVER = (1 << (8 * ctypes.sizeof(ctypes.c_long) - 1)) - 1  # seconds since the epoch: the largest time_t
 _ATTEMPTS = 10  # at arming, should the clock be set again and again in that instant
+_READINGS = 3
+_INSTANT = 1_000_000  # nanoseconds
 
 
 class Offsets(msgspec.Struct, frozen=True):
@@ -33,10 +35,13 @@ class Offsets(msgspec.Struct, frozen=True):
 
 
 def read_offsets() -> Offsets:
-    """The offsets of this moment (`man 2 clock_gettime`)."""
-    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    wall = time.clock_gettime_ns(time.CLOCK_REALTIME)
-    boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    """The offsets of this moment (`man 2 clock_gettime`), read again if something came between the clocks."""
+    for _ in range(_READINGS):
+        now = time.monotonic_ns()
+        wall = time.clock_gettime_ns(time.CLOCK_REALTIME)
+        boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        if time.monotonic_ns() - now < _INSTANT:
+            break
     return Offsets((wall - now) / 1e9, (boot - now) / 1e9)
 
 

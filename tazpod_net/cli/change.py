@@ -30,11 +30,12 @@ def down(arguments: argparse.Namespace) -> int:
     request = Request(op="down", timeout=arguments.timeout or 0.0, logout=arguments.logout)
     deadline = time.monotonic() + _LONGEST
     while True:
+        asked = client.holder(layout)
         code = _ask_down(layout, request)
         if code is not None and code != EXIT_OK:
             return code
         if code == EXIT_OK:
-            client.wait_for_end(layout, max(1.0, deadline - time.monotonic()))
+            client.wait_for_end(layout, max(1.0, deadline - time.monotonic()), asked)
         lock = _take(layout)
         if lock is not None:
             return _clear(layout, lock, arguments, said=code == EXIT_OK)

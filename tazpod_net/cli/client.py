@@ -109,12 +109,13 @@ class NotYet(Exception):  # noqa: N818 - not an error: the answer "try again"
     """What is waited for has not happened yet."""
 
 
-def wait_for_end(layout: Layout, seconds: float) -> bool:
-    """Waits until nobody holds the lock; False if it did not come free. Takes it for a moment only."""
+def wait_for_end(layout: Layout, seconds: float, pid: int | None = None) -> bool:
+    """Waits until nobody holds the lock, or somebody else than `pid` does; False if neither happens in time."""
     try:
         for attempt in again(seconds):
             with attempt:
-                _lock_is_free(layout)
+                if pid is None or holder(layout) in {None, pid}:
+                    _lock_is_free(layout)
     except NotYet:
         return False
     return True

@@ -107,6 +107,8 @@ def _start(arguments: argparse.Namespace, layout: Layout, lock: files.Lock, requ
     code = client.ask(layout, request, client.START_PATIENCE)
     if code is not None:
         return code
+    if os.path.exists(layout.stopped):
+        raise TazpodNetError("stopped by down")
     raise TazpodNetError(f"the supervisor ended at once{_last_words(layout)}", "tazpod-net logs --supervisor")
 
 

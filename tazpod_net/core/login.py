@@ -335,10 +335,9 @@ def _say_needs_login(login: Login, facts: Facts, sources: Sources, *, logged_out
         return _say_trying(login, sources)
     if usable:
         return Said(Code.NO_CREDENTIALS, "waiting for a login, as told by --no-login", _LOGIN_NEXT)
-    for candidate in facts.candidates:
-        if candidate.fingerprint in login.refused:
-            code, text = login.refused[candidate.fingerprint]
-            return Said(code, f"key rejected: {_REJECTED_TEXT[code]} ({_short(text)})", _next_key(sources))
+    if facts.candidates:  # every one of them was refused
+        code, text = login.refused[facts.candidates[0].fingerprint]
+        return Said(code, f"key rejected: {_REJECTED_TEXT[code]} ({_short(text)})", _next_key(sources))
     if login.renew is Code.NODE_DELETED:
         return Said(Code.NODE_DELETED, "this node was removed from the tailnet", _next(sources))
     if backend.expired:

@@ -12,7 +12,7 @@ def rfc3339(epoch: float) -> str:
 
 def seconds(value: float) -> str:
     """A length of time as it was asked for: `30 s`, `0.5 s`."""
-    return f"{value:g} s"
+    return f"{round(value, 1):g} s"
 
 
 def parse_rfc3339(text: str) -> float | None:

@@ -601,6 +601,20 @@ def test_every_code_is_said_somewhere() -> None:
     assert [code.name for code in Code if f"Code.{code.name}" not in source] == []
 
 
+def test_no_login_is_told_as_such() -> None:
+    """With a key at hand and no permission nobody is sent to look for credentials."""
+    said = told(now=facts(allowed=False))
+    assert said == Said(Code.NO_CREDENTIALS, "waiting for a login, as told by --no-login", "tazpod-net login")
+
+
+def test_of_several_refused_keys_the_first_is_told() -> None:
+    """The one that the configuration prefers is the one to put right."""
+    both = facts(2.0, candidates=(KEY, OTHER))
+    tags = msgspec.structs.replace(both, at=9.0, error="requested tags [tag:x] are invalid or not permitted")
+    said = told(facts(0.0), facts(1.0, error=REFUSED), both, tags, now=msgspec.structs.replace(both, at=10.0))
+    assert said.code is Code.KEY_UNKNOWN
+
+
 def test_logged_out_sticks() -> None:
     """After `logout` a key at hand changes nothing, and the sentence says how to come back."""
     now = facts(1.0, allowed=False)

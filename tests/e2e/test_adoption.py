@@ -272,7 +272,7 @@ class TestStaleFiles:
             product.up()
             product.crash()
             assert path.is_socket()
-        done = product.run("up", "--timeout", "10")
+        done = product.run("up", "--timeout", "3")
         if what == "directory":
             assert done.code == 1
             assert done.err.strip().splitlines()[-1].startswith("tazpod-net: ")

@@ -295,7 +295,7 @@ class TestFullDisk:
         self._fill(small)
         for number in range(4):  # tailscaled leaves out what it logs more often than five times in five seconds
             small.run("tailscale", "set", f"--hostname=full-{number}")
-        seen = small.eventually(lambda s: any("space" in note["text"] for note in s["notes"]))
+        seen = small.eventually(lambda s: any("full" in note["text"] for note in s["notes"]))
         assert (seen["ready"], seen["daemon"]["pid"]) == (True, pid)
         self._make_room(small)
         small.run("restart", expect=0)
@@ -305,7 +305,7 @@ class TestFullDisk:
         assert after.startswith(before)
         assert "full-0" in after
         assert json.loads(self._read(small, "state/tailscaled.state"))["_machinekey"] == state["_machinekey"]
-        small.eventually(lambda s: not any("space" in note["text"] for note in s["notes"]))
+        small.eventually(lambda s: not any("full" in note["text"] for note in s["notes"]))
 
     def test_down_and_adoption_need_no_room(self, small: Product) -> None:
         """On a full disk a supervisor can be replaced and everything stopped."""

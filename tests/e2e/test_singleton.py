@@ -59,11 +59,15 @@ class TestAtOnce:
         chance.shuffle(pair)
         delay = f"import time; time.sleep({chance.uniform(0, 0.35)})"
         slow = ["sh", "-c", f'python3 -c "{delay}"; exec "$@"', "sh", product.command, *pair[1]]
-        late = product.place.popen(slow, env=product.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        first = product.run(*pair[0])
-        out, err = late.communicate(timeout=60)
+        late = product.place.popen(slow, env=product.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            first = product.run(*pair[0], timeout=30)
+            out, _ = late.communicate(timeout=30)
+        finally:
+            late.kill()
+            late.communicate()
         codes = {pair[0][0]: first.code, pair[1][0]: late.returncode}
-        texts = {pair[0][0]: first.said, pair[1][0]: out + err}
+        texts = {pair[0][0]: first.said, pair[1][0]: out}
         assert codes["down"] == 0, texts
         assert codes["up"] == 0 or (codes["up"] == 1 and "stopped by down" in texts["up"]), texts
         assert len(product.daemons()) <= 1

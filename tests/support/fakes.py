@@ -20,6 +20,7 @@ from tazpod_net.core.model import Machine, Policy, State
 from tazpod_net.core.report import Clock, Known
 from tazpod_net.core.status import DnsPart, IdentityPart, LastExit, PathsPart, Status
 from tazpod_net.engine import Engine
+from tazpod_net.errors import TazpodNetError
 from tazpod_net.ports import DaemonFacts
 from tazpod_net.session import Hooks, Plan, Session
 from tazpod_net.supervisor import Self as Me
@@ -290,6 +291,7 @@ class FakeControl:
         self.answers_after: float | None = 0.1
         self.online = True
         self.peers = 0
+        self.exits: list[str] = []  # names of peers that offer themselves as exit nodes
 
 
 class FakeApi:
@@ -305,6 +307,7 @@ class FakeApi:
         self.have_key = logged_in
         self.auth_url = ""
         self.hang = False
+        self.refuses: dict[str, str] = {}  # first word of a call -> LocalAPI's error
         self.calls: list[tuple[float, str]] = []
         self.pref: dict[str, object] = {"WantRunning": logged_in, "RouteAll": True, "ControlURL": ""}
         self._key: str | None = None
@@ -338,6 +341,8 @@ class FakeApi:
         if self.daemon.answers_in() > 1e-6:
             raise ConnectionRefusedError(111, "Connection refused")
         self.calls.append((_now(), call))
+        if call.partition(" ")[0] in self.refuses:
+            raise TazpodNetError(self.refuses[call.partition(" ")[0]])
 
     async def ready(self) -> bool:
         """Implements ports.LocalApi: like the real one it blocks, 30 s at most, until the backend exists."""
@@ -365,8 +370,14 @@ class FakeApi:
             ips=["100.64.0.1"] if running else None,
             self_=me,
             tailnet=Tailnet("me", "example.ts.net") if running else None,
-            peer={f"k{n}": Peer(online=True) for n in range(self.control.peers)},
+            peer=self._peers(),
         )
+
+    def _peers(self) -> dict[str, Peer]:
+        plain = {f"k{n}": Peer(online=True) for n in range(self.control.peers)}
+        exits = {name: Peer(id=f"id-{name}", dns_name=f"{name}.example.ts.net.", offers_exit=True)
+                 for name in self.control.exits}  # fmt: skip
+        return plain | exits
 
     async def prefs(self) -> dict[str, object]:
         """Implements ports.LocalApi."""
@@ -461,15 +472,21 @@ class World:
             epoch=lambda: NOON + _now() - START,
         )
         self.running: asyncio.Task[None] | None = None
+        self.minted: list[tuple[str | None, Minted]] = []  # what minting will answer, after a second each
+
+    async def _mint(self, candidate: Candidate) -> tuple[str | None, Minted]:
+        assert self.minted, f"an unplanned minting by {candidate}"
+        await asyncio.sleep(1)
+        return self.minted.pop(0)
 
     def _hooks(self) -> Hooks:
         return Hooks(
             on_live=lambda pid: self.supervisor.on_live(pid),
             on_change=lambda: self.supervisor.changed(),
             on_trouble=lambda text: self.own_log.event("trouble", why=text),
-            candidates=lambda: tuple(Candidate(f"fingerprint of {key}") for key in self.keys),
+            candidates=lambda: tuple(Candidate(f"fingerprint of {key}", key.startswith("mint")) for key in self.keys),
             key=lambda candidate: candidate.fingerprint.removeprefix("fingerprint of "),
-            mint=_no_minting,
+            mint=self._mint,
             epoch=lambda: NOON + _now() - START,
             now=_now,
         )
@@ -510,7 +527,3 @@ class World:
     def at(self) -> float:
         """Seconds since the start of the test."""
         return round(_now() - START, 3)
-
-
-async def _no_minting(candidate: Candidate) -> tuple[str | None, Minted]:
-    raise AssertionError(f"an unplanned minting by {candidate}")

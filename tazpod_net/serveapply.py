@@ -79,7 +79,8 @@ class ServeApplier:
         try:
             self._good = serveconfig.parse(_read_file(self.path))
         except OSError as e:
-            why = f"cannot be read ({(e.strerror or str(e)).lower()})"
+            reason = e.strerror or str(e)
+            why = f"cannot be read ({reason[:1].lower()}{reason[1:]})"
         except ServeConfigError as e:
             why = str(e)
         else:

@@ -26,7 +26,9 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 class WayError(Exception):
     """The environment names a way that cannot be used. `number` is an errno, 0 if the content is what is wrong."""
 
-    def __init__(self, kind: Literal["socks", "proxy", "cert-file"], name: str, value: str = "", number: int = 0) -> None:
+    def __init__(
+        self, kind: Literal["socks", "proxy", "cert-file"], name: str, value: str = "", number: int = 0
+    ) -> None:
         super().__init__(kind, name)
         self.kind = kind
         self.name = name

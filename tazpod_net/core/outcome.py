@@ -1,7 +1,6 @@
 """Turns a status into the one line that `up`, `wait` and `login` end with. Pure."""
 
 from tazpod_net.core.login import ONLY_A_PERSON, REJECTED
-from tazpod_net.core.render import version_of
 from tazpod_net.core.status import Status
 
 
@@ -49,7 +48,7 @@ def why_not(status: Status) -> str:
         return trouble + (f": {because}" if because else "")
     if not status.live:
         return status.summary
-    control = _control_trouble(status)
+    control = control_trouble(status)
     if control is not None:
         return control
     if status.ready:
@@ -66,7 +65,7 @@ _CONTROL = {  # health codes of tailscaled (`tsconst/health.go`)
 }
 
 
-def _control_trouble(status: Status) -> str | None:
+def control_trouble(status: Status) -> str | None:
     """What tailscaled's own health says of the way to the control server and the relays."""
     found = {h.code: h.text for h in status.backend.health}
     error = found.get("login-state", "").partition(_LAST_ERROR)[2]
@@ -109,7 +108,7 @@ def started_line(status: Status, *, probe_ms: float, live_ms: float | None, logi
     mode = "TUN" if status.daemon.mode == "tun" else "userspace"
     parts = [f"probe {probe_ms:.0f} ms: {mode}"]
     if status.daemon.pid is not None:
-        version = version_of(status.daemon)
+        version = status.daemon.short_version
         live = f", {live_ms:.0f} ms" if live_ms is not None else ""
         parts.append(f"tailscaled {version} pid {status.daemon.pid}{live}".replace("  ", " "))
     if login_ms is not None:

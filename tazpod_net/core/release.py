@@ -87,7 +87,9 @@ def parse_version(text: str) -> str:
     """`1.102.5` from what a person wrote, with or without a `v`. Raises UsageError."""
     version = text.strip().removeprefix("v")
     if not _VERSION.fullmatch(version):
-        raise UsageError(f"{printable(text)!r} is not a version", "write it like 1.102.5, or leave it out for the latest")
+        raise UsageError(
+            f"{printable(text)!r} is not a version", "write it like 1.102.5, or leave it out for the latest"
+        )
     return version
 
 
@@ -237,7 +239,9 @@ def explain(failure: Failure, way: Way) -> Trouble:
         case Kind.PROXY_STATUS:
             needs = "; put its user and password there" if failure.number == 407 else ""  # noqa: PLR2004 - RFC 9110
             again = failure.number >= _SERVER_ERROR
-            return Trouble(f"{who} does not connect to {way.host} ({failure.number})", _CHECK_PROXY + needs, again=again)
+            return Trouble(
+                f"{who} does not connect to {way.host} ({failure.number})", _CHECK_PROXY + needs, again=again
+            )
         case Kind.NAME_UNKNOWN:
             return Trouble(f"the name of {who} does not exist in DNS", check)
         case Kind.NAME_LATER:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from tazpod_net.core.login import ONLY_A_PERSON, REJECTED
+from tazpod_net.core.outcome import control_trouble
 from tazpod_net.core.status import DaemonPart, Status
 from tazpod_net.core.timefmt import local_time, parse_rfc3339
 
@@ -141,17 +142,12 @@ def _daemon_line(status: Status, now: float, offset_at: OffsetAt | None) -> str:
     eventful = daemon.adopted or daemon.restarts or daemon.last_exit is not None
     if daemon.pid is None or not (status.ready or (status.live and eventful)):
         return ""
-    parts = [f"tailscaled {version_of(daemon) or '(version unknown)'}", f"pid {daemon.pid}"]
+    parts = [f"tailscaled {daemon.short_version or '(version unknown)'}", f"pid {daemon.pid}"]
     if daemon.mode == "tun" and daemon.interface:
         parts.append(daemon.interface)
     if daemon.adopted:
         parts.append("adopted from an earlier supervisor")
     return ", ".join(parts) + _past(daemon, now, offset_at)
-
-
-def version_of(daemon: DaemonPart) -> str:
-    """`1.102.5` of `1.102.5-t1234-g5678`: the commits are in the JSON. Empty if nobody knows."""
-    return (daemon.version or daemon.binary_version or "").partition("-")[0]
 
 
 def _past(daemon: DaemonPart, now: float, offset_at: OffsetAt | None) -> str:
@@ -180,8 +176,6 @@ def _login_line(status: Status, now: float) -> str:
     parts = [backend.login or "ok", *backend.tags]
     if backend.key_expiry:
         parts.append(f"node key ends {backend.key_expiry[:10]}{_days_left(backend.key_expiry, now)}")
-    if backend.requested_hostname and backend.hostname and backend.requested_hostname != backend.hostname:
-        parts.append(f"named {backend.hostname}, asked for {backend.requested_hostname}")
     return ", ".join(parts)
 
 
@@ -284,14 +278,16 @@ def _not_ready_line(status: Status) -> str:
     if code == "no-credentials":
         return f"{backend.login}: tailscaled runs, this container is not logged in"
     if code == "logging-in":
-        return f"logging in: tailscaled runs, {_after_colon(backend.login or '')}"
+        return f"logging in: tailscaled runs, {_awaited(status)}"
     if code in ONLY_A_PERSON or backend.login:
         head, separator, tail = (backend.login or code).partition(": ")
         return f"{head}: {tail}" if separator else f"{head}: tailscaled runs"
     return f"starting: tailscaled runs, its backend is {backend.state or 'not decided'}"
 
 
-def _after_colon(said: str) -> str:
-    """`control server's name does not resolve` of `logging in: control server's…`; what is awaited, if that is all."""
-    _, separator, rest = said.partition("logging in: ")
-    return rest if separator else said.replace("logging in", "waiting for the control server", 1)
+def _awaited(status: Status) -> str:
+    """What a login waits for: what tailscaled itself finds wrong, or else what the session says."""
+    said = status.backend.login or ""
+    if not said.startswith("logging in"):
+        return said
+    return control_trouble(status) or said.removeprefix("logging in").lstrip(":; ") or "waiting for the control server"

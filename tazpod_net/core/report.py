@@ -198,7 +198,7 @@ def _failure_notes(known: Known) -> list[Note]:
     """Why it failed, and what to do: for a daemon that ended from its log, for one that never ran from the start."""
     machine = known.machine
     because, fix = (known.last_exit_because, known.last_exit_next) if machine.died else (None, None)
-    notes = [Note("because", because)] if because else []
+    notes = [Note("because", because)] if because and because not in _trouble(machine) else []
     fix = machine.fix or fix
     if machine.state is State.FATAL:
         text = "it goes on by itself when the binary, the device or the configuration changes"

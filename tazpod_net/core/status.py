@@ -63,6 +63,11 @@ class DaemonPart(msgspec.Struct, frozen=True):
     rss_bytes: int | None = None
     last_exit: LastExit | None = None
 
+    @property
+    def short_version(self) -> str:
+        """`1.102.5` of `1.102.5-t1234-g5678`; empty if nobody knows."""
+        return (self.version or self.binary_version or "").partition("-")[0]
+
 
 class HealthNote(msgspec.Struct, frozen=True):
     """A health warning of tailscaled."""

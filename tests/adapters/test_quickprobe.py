@@ -24,6 +24,7 @@ TUN = "mknod -m 666 /dev/net/tun c 10 200"
 DEVICES_CGROUP = Path("/sys/fs/cgroup/devices")
 
 # What the programs that run inside a namespace have at hand.
+CHECKOUT = Path(__file__).parents[2]
 PRELUDE = """
 import fcntl, os, socket, struct, subprocess, sys
 import msgspec
@@ -349,6 +350,7 @@ answer(seen)
 def test_who_may_not_ask_sees_it_by_the_carrier(hold: str, flags: int, state: str) -> None:
     """Without the right to attach, an interface with a carrier counts as held, one without as left over."""
     program = f"""
+sys.path.append({str(CHECKOUT)!r})
 from tests.support.eventually import eventually
 {hold}
 configure("tailscale0", "10.9.8.7")

@@ -238,8 +238,8 @@ def test_first_lines(changes: dict[str, object], line: str) -> None:
         ),
         (
             "NeedsLogin",
-            Said(Code.LOGGING_IN, "logging in: control server does not answer"),
-            "logging in: tailscaled runs, control server does not answer",
+            Said(Code.LOGGING_IN, "logging in; the control server has not answered yet"),
+            "logging in: tailscaled runs, the control server has not answered yet",
         ),
         (
             "Starting",
@@ -263,6 +263,15 @@ def test_first_lines(changes: dict[str, object], line: str) -> None:
 def test_first_lines_before_it_is_ready(state: str | None, said: Said, line: str) -> None:
     """What the login waits for is the first line."""
     assert first_line(backend=Backend(state=state), said=said, ready_since=None) == line
+
+
+def test_a_login_that_waits_names_what_the_daemon_finds_wrong() -> None:
+    """tailscaled knows what is the matter with the way to control: the first line says it in plain words."""
+    error = 'fetch control key: Get "https://c/key?v=145": dial tcp: lookup c on 127.0.0.11:53: no such host'
+    health = (("login-state", f"You are logged out. The last login error was: {error}"),)
+    backend = Backend(state="NeedsLogin", health=health)
+    line = first_line(backend=backend, said=Said(Code.LOGGING_IN, "logging in"), ready_since=None)
+    assert line == "logging in: tailscaled runs, control server's name does not resolve"
 
 
 def test_an_adopted_daemon_is_called_so() -> None:
@@ -302,12 +311,6 @@ def test_unknown_version() -> None:
 def test_days_of_the_node_key(expiry: str, said: str) -> None:
     """Whole days are left, or none any more."""
     assert f"tag:tazpod, {said}\n" in rendered(known(backend=msgspec.structs.replace(READY, key_expiry=expiry)))
-
-
-def test_a_name_that_control_changed() -> None:
-    """A node that was given another name than it asked for says both."""
-    shown = rendered(known(requested_hostname="build", backend=msgspec.structs.replace(READY, key_expiry=None)))
-    assert "  login     ok, tag:tazpod, named tazpod, asked for build\n" in shown
 
 
 @pytest.mark.parametrize(

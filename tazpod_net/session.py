@@ -290,7 +290,7 @@ class Session:
             case Action.GIVE_UP:
                 self._spawn(self._try(self._give_up()))
             case Action.NOTHING:
-                return
+                pass
         self._arm()
 
     def _take_key(self, candidate: Candidate | None) -> str | None:

@@ -239,7 +239,7 @@ def _begin(login: Login, facts: Facts, *, connected: bool) -> tuple[Login, Actio
             deadline=facts.at + facts.timeout,
             began=facts.at,
             last=None,
-            trouble=None,
+            trouble=login.trouble if chosen.mints else None,  # said until this attempt has an outcome of its own
         )
         return begun, Action.MINT if chosen.mints else Action.LOG_IN
     if facts.interactive and facts.backend.auth_url is None and not usable:
@@ -348,7 +348,8 @@ def _say_needs_login(login: Login, facts: Facts, sources: Sources, *, logged_out
 def _say_trying(login: Login, sources: Sources) -> Said:
     if login.attempt is not None and login.minting:
         tags = f" ({', '.join(sources.tags)})" if sources.tags else ""
-        return Said(Code.MINTING, f"minting an auth key{tags}")
+        before = f"; the last attempt: {_short(login.trouble[1])}" if login.trouble is not None else ""
+        return Said(Code.MINTING, f"minting an auth key{tags}{before}")
     if login.trouble is not None:
         code, text, fix = login.trouble
         again = "" if login.attempt is not None else "; tried again by itself"

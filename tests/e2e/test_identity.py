@@ -137,6 +137,14 @@ def up_as(product: Product, hostname: str, folder: Path | None = None, **more: A
     return product.up(prefix=[*program, hostname, str(folder or product.user)], **more)
 
 
+def put_cards(product: Product, ns: Place, *, real: bool) -> None:
+    """Makes `product`'s place a container whose network cards are real ones, its host's, or its own."""
+    card = product.user / "cards" / "lo"
+    (card / "device" if real else card).mkdir(parents=True)
+    ns.run(["touch", "/run/.containerenv"], check=True)
+    ns.run(["mount", "--bind", card.parent, "/sys/class/net"], check=True)
+
+
 @pytest.mark.root
 class TestName:
     """`login.hostname = auto`."""
@@ -152,9 +160,10 @@ class TestName:
         ],
     )
     def test_is_chosen_from_host_and_folder(
-        self, product: Product, control: Control, hostname: str, asked: str
+        self, product: Product, control: Control, ns: Place, hostname: str, asked: str
     ) -> None:
         """A host name that says something is taken; a container's id is not."""
+        put_cards(product, ns, real=False)
         folder = product.user / "My Project"
         folder.mkdir()
         up_as(product, hostname, folder)
@@ -180,11 +189,9 @@ class TestName:
     @pytest.mark.parametrize("is_host", [True, False], ids=["the host's network", "its own network"])
     def test_of_the_host_is_not_taken(self, product: Product, control: Control, ns: Place, is_host: bool) -> None:
         """In a container on its host's network (there is a real card) the host's name is not ours."""
-        cards, folder = product.user / "cards", product.user / "app"
-        (cards / "eth0" / "device").mkdir(parents=True) if is_host else (cards / "eth0").mkdir(parents=True)
+        put_cards(product, ns, real=is_host)
+        folder = product.user / "app"
         folder.mkdir()
-        ns.run(["touch", "/run/.containerenv"], check=True)
-        ns.run(["mount", "--bind", cards, "/sys/class/net"], check=True)
         up_as(product, "bigserver", folder)
         assert control.nodes()[0]["hostname"] == ("tazpod-app" if is_host else "bigserver")
 

@@ -12,7 +12,7 @@
 
 case $- in
 *i*) ;;
-*) \return 0 2>/dev/null || \exit 0 ;;
+*) \return 0 ;;
 esac
 [[ -t 0 && -t 2 ]] || \return 0
 
@@ -22,7 +22,7 @@ function _tazpod_net_lives {
   \local IFS=' ' stat=''
   \local -a field
   [[ -n ${1-} && $1 != *[!0-9]* ]] || \return 1
-  { \builtin read -r stat; } 2>/dev/null <"/proc/$1/stat" || \return 1
+  { \builtin read -r stat <"/proc/$1/stat"; } 2>/dev/null || \return 1
   stat=${stat##*') '}
   # shellcheck disable=SC2206 # words are wanted: numbers and a letter
   field=($stat)
@@ -33,8 +33,9 @@ function _tazpod_net_lives {
 function _tazpod_net_locate {
   [[ -z ${ZSH_VERSION-} ]] || \builtin emulate -L ksh
   \local IFS='' home="${TAZPOD_NET_HOME-}" owner='' pointer=/run/tazpod-net/home
+  _tazpod_net_home=''
   if [[ -z $home && -f $pointer && ! -L $pointer ]]; then
-    { \builtin read -r home && \builtin read -r owner; } 2>/dev/null <"$pointer" || :
+    { { \builtin read -r home && \builtin read -r owner; } <"$pointer"; } 2>/dev/null || :
     # Written by root, says the program. No builtin knows root's files from others' but root's own -O: for the rest of us
     # it must be neither ours nor in a directory that we may write.
     if [[ $home != /* ]]; then
@@ -53,8 +54,8 @@ function _tazpod_net_locate {
   fi
   case $home in
   /*) ;;
-  '~' | '~/'*) home=${HOME-}${home#'~'} ;;
-  '~'*) \return 1 ;;
+  \~ | \~/*) home=${HOME-}${home#\~} ;;
+  \~*) \return 1 ;;
   *) home=$PWD/$home ;;
   esac
   _tazpod_net_home=$home
@@ -63,13 +64,15 @@ function _tazpod_net_locate {
 # Whether a supervisor lives; then _tazpod_net_word is its state, and _tazpod_net_rest what follows: MODE IP NAME.
 function _tazpod_net_look {
   [[ -z ${ZSH_VERSION-} ]] || \builtin emulate -L ksh
-  \local IFS=' ' pid='' ticks=''
+  \local IFS=' ' tag='' pid='' ticks=''
   _tazpod_net_word='' _tazpod_net_rest=''
   _tazpod_net_locate || \return 1
   {
-    \builtin read -r _ _tazpod_net_word _tazpod_net_rest && \builtin read -r pid ticks
-  } 2>/dev/null <"$_tazpod_net_home/state/short" || \return 1
-  _tazpod_net_lives "$pid" "$ticks"
+    {
+      \builtin read -r tag _tazpod_net_word _tazpod_net_rest && \builtin read -r pid ticks
+    } <"$_tazpod_net_home/state/short"
+  } 2>/dev/null || \return 1
+  [[ $tag == tailnet: ]] && _tazpod_net_lives "$pid" "$ticks"
 }
 
 if [[ ${TAZPOD_NET_HOOK_WRAPPER:-0} != 0 ]]; then
@@ -101,7 +104,7 @@ if [[ ${TAZPOD_NET_HOOK_COMPLETION:-0} != 0 ]]; then
   fi
 fi
 
-# Leaves nothing behind but what the options need and what waits for a prompt.
+# Leaves nothing behind but what the options need, or everything while something is waited for.
 function _tazpod_net_forget {
   [[ -z ${_tazpod_net_waits-} ]] || \return 0
   \unset _tazpod_net_word _tazpod_net_rest
@@ -119,6 +122,8 @@ if _tazpod_net_look; then
   esac
 fi
 
+[[ -n $_tazpod_net_home ]] || \return 0
+
 # --- from here on something is to be done or to be said, and a fork is allowed ---------------------------------------
 
 function _tazpod_net_say {
@@ -133,8 +138,8 @@ function _tazpod_net_find_marks {
   \local IFS=' ' stat='' key='' place=''
   \local -a field
   _tazpod_net_boot='' _tazpod_net_marks=''
-  { \builtin read -r _tazpod_net_boot; } 2>/dev/null </proc/sys/kernel/random/boot_id || :
-  { \builtin read -r stat; } 2>/dev/null </proc/1/stat || :
+  { \builtin read -r _tazpod_net_boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || :
+  { \builtin read -r stat </proc/1/stat; } 2>/dev/null || :
   stat=${stat##*') '}
   # shellcheck disable=SC2206 # words are wanted
   field=($stat)
@@ -169,12 +174,12 @@ function _tazpod_net_is_left {
   [[ -z ${ZSH_VERSION-} ]] || \builtin emulate -L ksh
   \local IFS='' name='' mark='' space=''
   for name in stopped.json logged-out; do
-    { \builtin read -r mark; } 2>/dev/null <"$_tazpod_net_home/state/$name" || \continue
+    { \builtin read -r mark <"$_tazpod_net_home/state/$name"; } 2>/dev/null || \continue
     mark=${mark//[[:space:]]/}
     [[ $mark == *"\"boot_id\":\"$_tazpod_net_boot\""* ]] || \continue
     space=$(\command readlink /proc/self/ns/pid 2>/dev/null) || \return 0
     space=${space#*'['}
-    [[ $mark == *"\"pid_namespace\":${space%']'}"[,}]* ]] && \return 0
+    [[ "$mark" == *"\"pid_namespace\":${space%']'}"[!0-9]* ]] && \return 0
   done
   \return 1
 }
@@ -184,7 +189,7 @@ function _tazpod_net_status {
   [[ -z ${ZSH_VERSION-} ]] || \builtin emulate -L ksh
   \local IFS='' text='' quote=$'\001'
   _tazpod_net_value=''
-  { \builtin read -r text; } 2>/dev/null <"$_tazpod_net_home/state/status.json" || \return 1
+  { \builtin read -r text <"$_tazpod_net_home/state/status.json"; } 2>/dev/null || \return 1
   [[ $text == *"\"$1\":\""* ]] || \return 1
   text=${text#*"\"$1\":\""}
   text=${text//'\"'/"$quote"}
@@ -219,7 +224,7 @@ function _tazpod_net_find_credentials {
 
 function _tazpod_net_try_file {
   \local file="$1"
-  [[ $file != '~/'* ]] || file=${HOME-}${file#'~'}
+  [[ $file != \~/* ]] || file=${HOME-}${file#\~}
   [[ ! -s $file || ! -r $file ]] || _tazpod_net_seen="$_tazpod_net_seen $file"
 }
 
@@ -252,15 +257,15 @@ function _tazpod_net_launch {
 
 # Sets _tazpod_net_now (seconds since boot) and _tazpod_net_number, _tazpod_net_began: the newest attempt, 0 if none.
 function _tazpod_net_newest {
-  \local IFS=' '
+  \local IFS=''
   _tazpod_net_number=0 _tazpod_net_began=0 _tazpod_net_now=0
-  { \builtin read -r _tazpod_net_now _; } 2>/dev/null </proc/uptime || :
+  { \builtin read -r _tazpod_net_now </proc/uptime; } 2>/dev/null || :
   _tazpod_net_now=${_tazpod_net_now%%.*}
   [[ -n $_tazpod_net_marks ]] || \return 0
   while [[ -e $_tazpod_net_marks.start.$((_tazpod_net_number + 1)) ]]; do
     _tazpod_net_number=$((_tazpod_net_number + 1))
   done
-  { \builtin read -r _tazpod_net_began; } 2>/dev/null <"$_tazpod_net_marks.start.$_tazpod_net_number" || :
+  { \builtin read -r _tazpod_net_began <"$_tazpod_net_marks.start.$_tazpod_net_number"; } 2>/dev/null || :
   [[ -n $_tazpod_net_began && $_tazpod_net_began != *[!0-9]* ]] || _tazpod_net_began=0
 }
 
@@ -287,20 +292,20 @@ function _tazpod_net_tell_failure {
   _tazpod_net_once "$1" "tailnet did not start: $_tazpod_net_value (tazpod-net status)"
 }
 
-# Starts an attempt, unless another shell of this user is at it or has failed just now; then it is theirs to tell.
+# Starts an attempt. Fails if another shell of this user is at it, or ($1 is empty) has failed just now: that one tells.
 function _tazpod_net_start {
   _tazpod_net_newest
   _tazpod_net_ended "$_tazpod_net_number"
-  case $_tazpod_net_code in
-  0) ;;
-  '') [[ $_tazpod_net_number == 0 || $((_tazpod_net_now - _tazpod_net_began)) -gt 90 ]] || \return 0 ;;
-  *) [[ $((_tazpod_net_now - _tazpod_net_began)) -gt 10 ]] || \return 0 ;;
+  case $_tazpod_net_number,$_tazpod_net_code in
+  0,* | *,0) ;;
+  *,) [[ $((_tazpod_net_now - _tazpod_net_began)) -gt 90 ]] || \return 1 ;;
+  *) [[ -n $1 || $((_tazpod_net_now - _tazpod_net_began)) -gt 10 ]] || \return 1 ;;
   esac
   _tazpod_net_number=$((_tazpod_net_number + 1))
   if [[ -z $_tazpod_net_marks ]]; then
     _tazpod_net_launch ''
   else
-    _tazpod_net_claim "$_tazpod_net_marks.start.$_tazpod_net_number" "$_tazpod_net_now" || \return 0
+    _tazpod_net_claim "$_tazpod_net_marks.start.$_tazpod_net_number" "$_tazpod_net_now" || \return 1
     _tazpod_net_launch "$_tazpod_net_marks.end.$_tazpod_net_number"
   fi
   _tazpod_net_say 'starting the tailnet in the background (tazpod-net status)'
@@ -313,18 +318,17 @@ function _tazpod_net_wait {
   _tazpod_net_waits=1
   _tazpod_net_find_credentials
   if [[ -n $_tazpod_net_seen && $_tazpod_net_seen != "${_tazpod_net_given-}" ]]; then
-    _tazpod_net_given=$_tazpod_net_seen
-    _tazpod_net_start
+    ! _tazpod_net_start now || _tazpod_net_given=$_tazpod_net_seen
     \return 0
   fi
-  # An attempt of ours has not ended: it may be handing them over.
+  # An attempt of ours that has not ended may be handing them over.
   [[ -z ${_tazpod_net_mine-} || -e $_tazpod_net_marks.end.$_tazpod_net_mine ]] || \return 0
   _tazpod_net_status login_next || :
   case $_tazpod_net_value in
   *' (login follows by itself)'*)
     _tazpod_net_value="by itself after '${_tazpod_net_value%%' (login follows by itself)'*}'"
     ;;
-  *) _tazpod_net_value="by itself when they are there, or: tazpod-net login" ;;
+  *) _tazpod_net_value='by itself when they are there, or: tazpod-net login' ;;
   esac
   _tazpod_net_once waiting "tailnet waits for credentials: logs in $_tazpod_net_value"
 }
@@ -332,38 +336,44 @@ function _tazpod_net_wait {
 # One look, when the shell starts ($1 is empty) and at the prompts after that. Fails when there is nothing to wait for.
 function _tazpod_net_step {
   [[ -z ${ZSH_VERSION-} ]] || \builtin emulate -L ksh
-  if _tazpod_net_look; then
-    case $_tazpod_net_word in
-    ready | offline) _tazpod_net_tell_ready ;;
-    waiting-credentials) _tazpod_net_wait || \return 1 ; \return 0 ;;
-    starting | stopping | down)
-      # Ours may have given up waiting ("not ready after 30 s"), while the supervisor goes on.
-      [[ -n ${_tazpod_net_mine-} ]] || \return 1
-      _tazpod_net_ended "$_tazpod_net_mine"
-      [[ -n $_tazpod_net_code ]] || \return 0
-      [[ $_tazpod_net_code == 0 ]] || _tazpod_net_tell_failure "told.$_tazpod_net_mine"
-      ;;
-    stopped) ;;
-    *)
-      _tazpod_net_status summary || _tazpod_net_value=$_tazpod_net_word
-      _tazpod_net_tell_failure "$_tazpod_net_word"
-      ;;
-    esac
-    \return 1
+  if ! _tazpod_net_look; then
+    if [[ -n $1 ]]; then _tazpod_net_follow; else _tazpod_net_begin; fi
+    \return
   fi
-  if [[ -z $1 ]]; then
-    ! _tazpod_net_is_left || \return 1
-    \builtin command -v tazpod-net >/dev/null 2>&1 || \return 1
-    _tazpod_net_newest
-    _tazpod_net_ended "$_tazpod_net_number"
-    [[ ${_tazpod_net_code:-0} == 0 ]] || _tazpod_net_tell_failure "told.$_tazpod_net_number"
-    _tazpod_net_start
-    \return 0
-  fi
-  _tazpod_net_follow
+  case $_tazpod_net_word in
+  ready | offline) _tazpod_net_tell_ready ;;
+  waiting-credentials)
+    _tazpod_net_wait
+    \return
+    ;;
+  stopped) ;;
+  starting | stopping | down)
+    _tazpod_net_follow
+    \return
+    ;;
+  *)
+    if [[ -n ${_tazpod_net_mine-} ]]; then
+      _tazpod_net_follow
+      \return
+    fi
+    _tazpod_net_status summary || _tazpod_net_value=$_tazpod_net_word
+    _tazpod_net_tell_failure "$_tazpod_net_word"
+    ;;
+  esac
+  \return 1
 }
 
-# No supervisor at a later prompt: has our attempt ended, or is it lost?
+# A new shell, and no supervisor: tells how the last attempt failed, and makes one.
+function _tazpod_net_begin {
+  ! _tazpod_net_is_left || \return 1
+  \builtin command -v tazpod-net >/dev/null 2>&1 || \return 1
+  _tazpod_net_newest
+  _tazpod_net_ended "$_tazpod_net_number"
+  [[ ${_tazpod_net_code:-0} == 0 ]] || _tazpod_net_tell_failure "told.$_tazpod_net_number"
+  _tazpod_net_start ''
+}
+
+# Whether to go on waiting for an attempt of this shell. Its `up` ends after 30 s at the latest, the supervisor goes on.
 function _tazpod_net_follow {
   [[ -n ${_tazpod_net_mine-} && -n $_tazpod_net_marks ]] || \return 1
   _tazpod_net_newest
@@ -372,7 +382,7 @@ function _tazpod_net_follow {
     [[ $((_tazpod_net_now - _tazpod_net_began)) -le 90 ]]
     \return
   fi
-  [[ $_tazpod_net_code == 0 ]] || _tazpod_net_tell_failure "told.$_tazpod_net_mine"
+  [[ $_tazpod_net_code == 0 ]] || _tazpod_net_is_left || _tazpod_net_tell_failure "told.$_tazpod_net_mine"
   \return 1
 }
 
@@ -397,7 +407,7 @@ function _tazpod_net_prompt {
 
 function _tazpod_net_enter_prompt {
   [[ -z ${ZSH_VERSION-} ]] || \builtin emulate -L ksh
-  \local kind=''
+  \local IFS=' ' kind=''
   if [[ -n ${ZSH_VERSION-} ]]; then
     [[ " ${precmd_functions[*]-} " == *' _tazpod_net_prompt '* ]] || precmd_functions+=(_tazpod_net_prompt)
     \return 0
@@ -421,32 +431,50 @@ function _tazpod_net_enter_prompt {
   esac
 }
 
-# What others have copied our name into (a prompt program does that) finds a function that does nothing.
+# What others have copied our name into (prompt programs do that) finds a function that does nothing.
 function _tazpod_net_leave_prompt {
   [[ -z ${ZSH_VERSION-} ]] || \builtin emulate -L ksh
   \local -a kept
   \local each='' index=''
-  _tazpod_net_waits=''
   kept=()
+  _tazpod_net_waits=''
   if [[ -n ${ZSH_VERSION-} ]]; then
     for each in "${precmd_functions[@]}"; do
       [[ $each == _tazpod_net_prompt ]] || kept+=("$each")
     done
     precmd_functions=(${kept[@]+"${kept[@]}"})
-    \return 0
+  elif [[ $(\builtin declare -p PROMPT_COMMAND 2>/dev/null) == 'declare -'*([!\ ])a* ]]; then
+    for index in "${!PROMPT_COMMAND[@]}"; do
+      each=${PROMPT_COMMAND[index]//$'\n'_tazpod_net_prompt/}
+      if [[ $each == _tazpod_net_prompt ]]; then \unset "PROMPT_COMMAND[$index]"; else PROMPT_COMMAND[index]=$each; fi
+    done
+  else
+    # shellcheck disable=SC2178,SC2128 # it is no array here
+    PROMPT_COMMAND=${PROMPT_COMMAND//$'\n'_tazpod_net_prompt/}
+    # shellcheck disable=SC2128
+    [[ $PROMPT_COMMAND != _tazpod_net_prompt ]] || \unset PROMPT_COMMAND
   fi
-  for index in "${!PROMPT_COMMAND[@]}"; do
-    each=${PROMPT_COMMAND[index]}
-    if [[ $each == _tazpod_net_prompt ]]; then
-      \unset "PROMPT_COMMAND[$index]"
-    else
-      PROMPT_COMMAND[index]=${each//$'\n'_tazpod_net_prompt/}
-    fi
-  done
+  _tazpod_net_clear
 }
 
+function _tazpod_net_clear {
+  [[ -z ${_tazpod_net_waits-} ]] || \return 0
+  _tazpod_net_forget
+  \unset _tazpod_net_boot _tazpod_net_marks _tazpod_net_value _tazpod_net_seen _tazpod_net_given _tazpod_net_work \
+    _tazpod_net_now _tazpod_net_number _tazpod_net_began _tazpod_net_code _tazpod_net_mine _tazpod_net_waits
+  \unset -f _tazpod_net_say _tazpod_net_find_marks _tazpod_net_claim _tazpod_net_once _tazpod_net_is_left \
+    _tazpod_net_status _tazpod_net_find_credentials _tazpod_net_try_file _tazpod_net_launch _tazpod_net_newest \
+    _tazpod_net_ended _tazpod_net_tell_failure _tazpod_net_start _tazpod_net_wait _tazpod_net_step _tazpod_net_begin \
+    _tazpod_net_follow _tazpod_net_tell_ready _tazpod_net_enter_prompt _tazpod_net_leave_prompt _tazpod_net_clear
+}
+
+# Sourced once more while something is waited for: the next prompt looks.
+[[ -z ${_tazpod_net_waits-} ]] || \return 0
+
 _tazpod_net_find_marks || :
-if _tazpod_net_step ''; then
-  [[ -z ${_tazpod_net_waits-} ]] || _tazpod_net_enter_prompt
+if _tazpod_net_step '' && [[ -n ${_tazpod_net_waits-} ]]; then
+  _tazpod_net_enter_prompt
+else
+  \unset -f _tazpod_net_prompt
+  _tazpod_net_clear
 fi
-_tazpod_net_forget

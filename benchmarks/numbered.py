@@ -27,7 +27,8 @@ def noisy_daemon(directory: Path, tailscaled: Path, *, lines: int, pause: float,
     """A program that becomes `tailscaled` with a writer as its child, or after it if there is no pause."""
     script = directory / "tailscaled-noisy"
     writes = f"{sys.executable} -S {writer.__file__} {record} {lines} {pause} $$"
-    script.write_text(f'#!/bin/sh\n{writes}{" &" if pause else ""}\nexec {tailscaled} "$@"\n')
+    asked = f'[ "$1" = --version ] && exec {tailscaled} "$@"'  # a supervisor may ask: that is no run
+    script.write_text(f'#!/bin/sh\n{asked}\n{writes}{" &" if pause else ""}\nexec {tailscaled} "$@"\n')
     script.chmod(0o755)
     return script
 

@@ -12,6 +12,8 @@ from tazpod_net.core.events import (
     Spawned,
     SpawnFailed,
     Tick,
+    Unwanted,
+    Unwanted,
     WantDown,
     WantRestart,
     WantUp,
@@ -30,7 +32,7 @@ event. A test compares this page with the code.
 
 `-` means unchanged, nothing to do. **Spawn**, **Terminate** (SIGTERM) and **Kill** (SIGKILL) are what the machine asks
 for. Events about another process than the present one are history: `-` everywhere. *Wanted* is kept apart from the
-state: a daemon may be stopping and wanted.
+state: a daemon may be stopping and wanted, or up and unwanted while a farewell (the logout of an ephemeral node) goes on.
 
 A failure (an end that was not asked for, or a start that could not happen) leads to `backoff`, with a delay that
 doubles from `restart.initial_s` to `restart.max_s` and is shortened by up to a fifth; to `fatal`, if time does not cure
@@ -55,6 +57,7 @@ VARIANTS: dict[str, Machine] = {
         state=State.STARTING, want_up=True, pid=1, deadline=NOW, avoid_tun=True
     ),
     "up": Machine(state=State.UP, want_up=True, pid=1),
+    "up, unwanted": Machine(state=State.UP, pid=1),
     "stopping, pid not known yet": Machine(state=State.STOPPING, deadline=NOW),
     "stopping, unwanted": Machine(state=State.STOPPING, pid=1, deadline=NOW),
     "stopping, start wanted": Machine(state=State.STOPPING, want_up=True, again=True, pid=1, deadline=NOW),
@@ -68,6 +71,8 @@ VARIANTS: dict[str, Machine] = {
 EVENTS: dict[str, AnyEvent] = {
     "`WantUp`": WantUp(NOW),
     "`WantDown`": WantDown(NOW),
+    "`Unwanted`": Unwanted(NOW),
+    "`Unwanted`": Unwanted(NOW),
     "`WantRestart`": WantRestart(NOW),
     "`Cured`": Cured(NOW),
     "`Spawned`": Spawned(NOW, 1),

@@ -15,7 +15,7 @@ import msgspec
 from tazpod_net.core import events, outcome, protocol, render
 from tazpod_net.core.model import State
 from tazpod_net.core.protocol import Request
-from tazpod_net.core.status import Status, to_json, to_pretty_json
+from tazpod_net.core.status import Status, steady, to_json, to_pretty_json
 from tazpod_net.core.timefmt import seconds as show
 from tazpod_net.errors import EXIT_FAILED, EXIT_OK, ConfigError, TazpodNetError
 from tazpod_net.supervisor import Supervisor
@@ -172,7 +172,7 @@ class Service:
                 async with asyncio.timeout(pause):
                     await self.supervisor.change()
             status = self.supervisor.status()
-            if request.as_ != "json" or _differs(status, last) or self.closing:
+            if request.as_ != "json" or steady(status) != steady(last) or self.closing:
                 return status
 
     def _render(self, request: Request, status: Status) -> bytes:
@@ -197,6 +197,8 @@ class Service:
 
     async def _until(self, conditions: list[str], seconds: float, *, give_up: bool) -> Status:
         """The status when all hold, at the time-out, or (give_up) when only a person can help."""
+        if "online" in conditions:  # no event tells of it: what is known may be 5 minutes old
+            await self.supervisor.session.refresh(min(ONLINE_EVERY, seconds))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self._over(conditions, give_up=give_up):
@@ -335,6 +337,8 @@ class Service:
 
     async def _restart(self, request: Request, client: Client) -> int:
         supervisor = self.supervisor
+        if supervisor.stopped_by is not None:
+            return client.fail(f"stopping ({supervisor.stopped_by})", "tazpod-net up")
         if request.mode is not None:
             self.actions.set_mode(request.mode)
         old = supervisor.machine.pid
@@ -369,6 +373,8 @@ class Service:
 
     async def _login(self, request: Request, client: Client) -> int:
         session = self.supervisor.session
+        if self.supervisor.stopped_by is not None:
+            return client.fail(f"stopping ({self.supervisor.stopped_by})", "tazpod-net up")
         status = await self.supervisor.fresh_status(STATUS_WAIT)
         if status.ready and request.auth_key is None:
             client.out(f"already logged in: {status.summary}")
@@ -410,9 +416,3 @@ class Service:
 
 def _holds(status: Status, conditions: list[str]) -> bool:
     return all(status.answers(condition) for condition in conditions)
-
-
-def _differs(status: Status, last: Status) -> bool:
-    """Whether anything but the time of looking has changed."""
-    blank = {"checked_at": "", "summary": ""}
-    return msgspec.structs.replace(status, **blank) != msgspec.structs.replace(last, **blank)

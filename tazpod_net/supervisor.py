@@ -18,7 +18,17 @@ from tazpod_net.core.backend import Backend
 from tazpod_net.core.events import AnyEvent
 from tazpod_net.core.model import ALIVE, Machine, State
 from tazpod_net.core.report import Clock, Known, build
-from tazpod_net.core.status import DnsPart, IdentityPart, LastEvent, LastExit, Note, PathsPart, ProxyPart, Status
+from tazpod_net.core.status import (
+    DnsPart,
+    IdentityPart,
+    LastEvent,
+    LastExit,
+    Note,
+    PathsPart,
+    ProxyPart,
+    Status,
+    steady,
+)
 from tazpod_net.core.timefmt import rfc3339
 from tazpod_net.engine import Engine
 from tazpod_net.errors import TazpodNetError
@@ -155,6 +165,7 @@ class Supervisor:
         self._event("stopping", by)
         if self._must_log_out():
             assert self._loop is not None
+            self.feed(events.Unwanted)
             self._farewell = self._loop.create_task(self._log_out_then_stop())
             return
         self.feed(events.WantDown)
@@ -340,7 +351,7 @@ class Supervisor:
     def _publish(self) -> None:
         self._publish_due = False
         status = self.status()
-        if self._published is None or _steady(status) != _steady(self._published):
+        if self._published is None or steady(status) != steady(self._published):
             self._published = status
             self.store.publish(status)
 
@@ -396,6 +407,7 @@ class Supervisor:
 _WORDS: dict[type[AnyEvent], str] = {
     events.WantUp: "wanted",
     events.WantDown: "not wanted any more",
+    events.Unwanted: "not wanted any more",
     events.WantRestart: "restart asked for",
     events.Cured: "what made it fatal has changed",
     events.Spawned: "tailscaled was started",
@@ -405,16 +417,6 @@ _WORDS: dict[type[AnyEvent], str] = {
     events.Exited: "tailscaled ended",
     events.Tick: "time is up",
 }
-
-
-def _steady(status: Status) -> Status:
-    """The status without what changes by itself: publishing that would wake the machine for nothing."""
-    return msgspec.structs.replace(
-        status,
-        checked_at="",
-        summary="",
-        daemon=msgspec.structs.replace(status.daemon, rss_bytes=None),
-    )
 
 
 async def settle_within(event: asyncio.Event, seconds: float) -> bool:

@@ -70,10 +70,12 @@ class Running:
         self.mode_override: str | None = None
         self.linked = False
         self.watch: PathWatch | None = None
+        self.poll: asyncio.TimerHandle | None = None
         self.applier: ServeApplier | None = None
         self.serve_note: str | None = None
         self.serve_turn = 0  # counts changes of files
         self.served: object = None
+        self.serving = False
         self.clock = ClockJump()
         self.background: set[asyncio.Task[None]] = set()
         self.api = LocalApi(boot.daemon_socket)
@@ -253,10 +255,15 @@ class Running:
             self._apply_log()
             self.session.reconsider()
             self.supervisor.changed()
-        if self.watch.poll_every is not None:
-            asyncio.get_running_loop().call_later(self.watch.poll_every, self._files_changed)
+        if self.poll is not None:
+            self.poll.cancel()
+            self.poll = None
+        if self.watch.poll_every is not None:  # the kernel cannot tell everything
+            self.poll = asyncio.get_running_loop().call_later(self.watch.poll_every, self._files_changed)
 
     def _end_watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.poll is not None:
+            self.poll.cancel()
         if self.watch is not None:
             loop.remove_reader(self.watch.fd)
             self.watch.close()
@@ -277,12 +284,21 @@ class Running:
             return
         if self.applier is None or self.applier.path != path:
             self.applier = ServeApplier(self.api, path, self._serve_said)
+            self.served = None
         backend = self.session.backend
         domain = backend.cert_domains[0] if backend.cert_domains else None
         key = (self.boot.engine.machine.pid, domain, self.serve_turn)
-        if backend.ready and self.session.live and key != self.served:
-            self.served = key
-            self._in_background(self.applier.apply(domain))
+        if not (backend.ready and self.session.live):
+            self.served = None  # a new profile has no serve config
+        elif not self.serving and (key != self.served or self.serve_note is not None):
+            self.served, self.serving = key, True
+            self._in_background(self._serve(self.applier, domain))
+
+    async def _serve(self, applier: ServeApplier, domain: str | None) -> None:
+        try:
+            await applier.apply(domain)
+        finally:
+            self.serving = False
 
     def _serve_said(self, text: str | None) -> None:
         self.serve_note = text

@@ -104,7 +104,7 @@ class Mirror:
         return words.read_sum(self._page(f"{release.path}.sha256"), release.archive, self.host)
 
     def fetch(self, release: Release, part: "Part", wanted: str, watcher: Watcher) -> None:
-        """Completes `part`; its sum is `wanted` afterwards. Raises TazpodNetError; what came is kept, if it may be good."""
+        """Completes `part`, whose sum is `wanted` then. Raises TazpodNetError; what came is kept for the next try."""
         resumed = part.size > 0
         if part.sum() == wanted:
             watcher.note(f"{release.archive} was already here")
@@ -444,7 +444,7 @@ class Place:
             os.close(self._lock)
             self._lock = -1
             raise TazpodNetError(f"another install writes to {self.directory}", "wait until it has ended") from e
-        except OSError:  # noqa: S110 - a filesystem without locks (NFS wants a file that is open for writing)
+        except OSError:
             pass
         for name in PROGRAMS:
             if os.path.isdir(self.final(name)):

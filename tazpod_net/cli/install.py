@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from tazpod_net import config
-from tazpod_net.adapters.archive import Mirror, Part, Place, Watcher, cache_directory, default_directory
+from tazpod_net.adapters.archive import Mirror, Part, Place, cache_directory, default_directory
 from tazpod_net.cli.common import complain, home_of
 from tazpod_net.core import release as releases
 from tazpod_net.core.release import PROGRAMS, Release
@@ -247,7 +247,8 @@ def _say_next(directory: str, names: tuple[str, str], layout: Layout) -> None:
         try:
             used = find_program(configured, os.environ)
         except ProgramError as e:
-            print(f"  next  {e.problem}: put {directory} on PATH, or set {key} = {mine!r}")
+            on_path = "" if "/" in configured else f"put {directory} on PATH, or "
+            print(f"  next  {e.problem}: {on_path}set {key} = {mine!r}")
             continue
         if not os.path.samefile(used, mine):
             print(f"  next  {used} comes first: remove it, or set {key} = {mine!r}")

@@ -17,6 +17,10 @@ class WantDown(Event, frozen=True):
     """Somebody wants it to end, in order."""
 
 
+class Unwanted(Event, frozen=True):
+    """It is to end soon (a farewell comes first): should it end by itself meanwhile, that was it."""
+
+
 class WantRestart(Event, frozen=True):
     """Stop it in order and start it again at once."""
 
@@ -68,4 +72,6 @@ class Tick(Event, frozen=True):
     """Time passed; only a deadline in the past means something."""
 
 
-AnyEvent = WantUp | WantDown | WantRestart | Cured | Spawned | SpawnFailed | Adopted | BecameLive | Exited | Tick
+AnyEvent = (
+    WantUp | WantDown | Unwanted | WantRestart | Cured | Spawned | SpawnFailed | Adopted | BecameLive | Exited | Tick
+)

@@ -19,6 +19,7 @@ from tazpod_net.core.events import (
     Spawned,
     SpawnFailed,
     Tick,
+    Unwanted,
     WantDown,
     WantRestart,
     WantUp,
@@ -39,6 +40,8 @@ def step(machine: Machine, event: AnyEvent, policy: Policy) -> Step:  # noqa: C9
             return _want_up(machine, event, policy)
         case WantDown():
             return _want_down(machine, event, policy)
+        case Unwanted():
+            return _unwanted(machine, event)
         case WantRestart():
             return _want_restart(machine, event, policy)
         case Cured():
@@ -102,9 +105,22 @@ def _want_up(machine: Machine, event: WantUp, policy: Policy) -> Step:
         case State.DOWN | State.BACKOFF | State.FATAL:
             return _start(machine, event.at, policy, want_up=True, failures=0)
         case State.STARTING | State.UP:
-            return machine, ()
+            return msgspec.structs.replace(machine, want_up=True), ()
         case State.STOPPING:
             return msgspec.structs.replace(machine, want_up=True, again=True), ()
+        case _:
+            assert_never(machine.state)
+
+
+def _unwanted(machine: Machine, event: Unwanted) -> Step:
+    """Nothing is ended yet; but where nothing lives there is nothing to wait for."""
+    match machine.state:
+        case State.STARTING | State.UP | State.STOPPING:
+            return msgspec.structs.replace(machine, want_up=False, again=False), ()
+        case State.BACKOFF | State.FATAL:
+            return _rest(machine, event.at), ()
+        case State.DOWN:
+            return machine, ()
         case _:
             assert_never(machine.state)
 
@@ -132,7 +148,7 @@ def _sooner(deadline: float | None, asked: float) -> float:
 def _want_restart(machine: Machine, event: WantRestart, policy: Policy) -> Step:
     match machine.state:
         case State.STARTING | State.UP:
-            return _stop(machine, event.at, policy, again=True)
+            return _stop(machine, event.at, policy, want_up=True, again=True)
         case State.STOPPING:
             return msgspec.structs.replace(machine, want_up=True, again=True), ()
         case State.DOWN | State.BACKOFF | State.FATAL:
@@ -167,7 +183,7 @@ def _spawn_failed(machine: Machine, event: SpawnFailed, policy: Policy) -> Step:
         return machine, ()
     match machine.state:
         case State.STARTING:
-            return _failed(machine, event, policy)
+            return _failed(machine, event, policy) if machine.want_up else (_rest(machine, event.at), ())
         case State.STOPPING:
             return _ended_while_stopping(machine, event, policy)
         case State.DOWN | State.UP | State.BACKOFF | State.FATAL:
@@ -213,6 +229,8 @@ def _exited(machine: Machine, event: Exited, policy: Policy) -> Step:
 
 
 def _ended_unasked(machine: Machine, event: Exited, policy: Policy) -> Step:
+    if not machine.want_up:
+        return _rest(machine, event.at), ()
     if event.tun_failed and machine.state is State.STARTING and policy.auto_mode and not machine.avoid_tun:
         return _start(machine, event.at, policy, avoid_tun=True)
     if machine.state is State.UP and event.at - machine.started >= policy.stable:

@@ -186,3 +186,13 @@ def from_json(data: bytes) -> Status:
         return msgspec.json.decode(data, type=Status)
     except RecursionError as e:
         raise msgspec.DecodeError(str(e)) from e
+
+
+def steady(status: Status) -> Status:
+    """The status without what changes by itself: publishing that would wake the machine for nothing."""
+    return msgspec.structs.replace(
+        status,
+        checked_at="",
+        summary="",
+        daemon=msgspec.structs.replace(status.daemon, rss_bytes=None),
+    )

@@ -16,6 +16,7 @@ from tazpod_net.core.events import (
     Spawned,
     SpawnFailed,
     Tick,
+    Unwanted,
     WantDown,
     WantRestart,
     WantUp,
@@ -47,6 +48,7 @@ EVENTS: list[AnyEvent] = [
     for make in (
         WantUp,
         WantDown,
+        Unwanted,
         WantRestart,
         Cured,
         Tick,
@@ -85,7 +87,7 @@ def check(machine: Machine) -> list[str]:
         "no pid without a process": machine.pid is None or machine.state in ALIVE,
         "only what is up is live": machine.state is not State.UP or machine.pid is not None,
         "down is unwanted": machine.state is not State.DOWN or not machine.want_up,
-        "only down and stopping are unwanted": machine.want_up or machine.state in {State.DOWN, State.STOPPING},
+        "what is unwanted lives or is down": machine.want_up or machine.state in {State.DOWN, *ALIVE},
         "backoff and fatal have a reason": bool(machine.reason) or machine.state not in {State.BACKOFF, State.FATAL},
         "what is well has no reason": not machine.reason
         or machine.state in {State.STOPPING, State.BACKOFF, State.FATAL},

@@ -24,6 +24,7 @@ from tazpod_net.core.events import (
     Spawned,
     SpawnFailed,
     Tick,
+    Unwanted,
     WantDown,
     WantRestart,
     WantUp,
@@ -43,6 +44,7 @@ ASKED: dict[str, Callable[[float], AnyEvent]] = {
     "down": WantDown,
     "restart": WantRestart,
     "cured": Cured,
+    "unwanted": Unwanted,
 }
 StepFunction = Callable[[Machine, AnyEvent, Policy], tuple[Machine, tuple[Effect, ...]]]
 Move = tuple[str, float, float]  # name, and two numbers in [0, 1) that the move interprets
@@ -90,7 +92,7 @@ class World:
         """What people want, by their own words."""
         if isinstance(event, WantUp | WantRestart | Adopted):
             self.wanted = True
-        if isinstance(event, WantDown):
+        if isinstance(event, WantDown | Unwanted):
             self.wanted = False
 
     def perform(self, effect: Effect, event: AnyEvent, before: Machine) -> None:
@@ -122,7 +124,7 @@ class World:
         at = self.now + a * 0.2
         if name == "time":
             self.pass_time(a, b)
-        elif name in {"up", "down", "restart", "cured"}:
+        elif name in ASKED:
             self.feed(ASKED[name](at))
         elif name == "born":
             self.born(at, b)

@@ -13,7 +13,6 @@ from tazpod_net.core.events import (
     SpawnFailed,
     Tick,
     Unwanted,
-    Unwanted,
     WantDown,
     WantRestart,
     WantUp,
@@ -32,7 +31,7 @@ event. A test compares this page with the code.
 
 `-` means unchanged, nothing to do. **Spawn**, **Terminate** (SIGTERM) and **Kill** (SIGKILL) are what the machine asks
 for. Events about another process than the present one are history: `-` everywhere. *Wanted* is kept apart from the
-state: a daemon may be stopping and wanted, or up and unwanted while a farewell (the logout of an ephemeral node) goes on.
+state: a daemon may be stopping and wanted, or up and unwanted while a farewell (an ephemeral node's logout) goes on.
 
 A failure (an end that was not asked for, or a start that could not happen) leads to `backoff`, with a delay that
 doubles from `restart.initial_s` to `restart.max_s` and is shortened by up to a fifth; to `fatal`, if time does not cure
@@ -71,7 +70,6 @@ VARIANTS: dict[str, Machine] = {
 EVENTS: dict[str, AnyEvent] = {
     "`WantUp`": WantUp(NOW),
     "`WantDown`": WantDown(NOW),
-    "`Unwanted`": Unwanted(NOW),
     "`Unwanted`": Unwanted(NOW),
     "`WantRestart`": WantRestart(NOW),
     "`Cured`": Cured(NOW),

@@ -75,6 +75,7 @@ class Session:
         self._to_correct = _ALL_SETTINGS
         self._minted_key: str | None = None
         self._turn = asyncio.Lock()
+        self._key_known = False  # `backend.key_ends` is that of the present login
         self._armed = True  # the present attempt's own login has been taken by the daemon
         self._suspected = False  # the log said that control has forgotten this node
 
@@ -185,6 +186,8 @@ class Session:
 
     def _heard(self, notify: Notify) -> None:
         self.backend = fold_notify(self.backend, notify)
+        if notify.state is not None or notify.login_finished is not None:
+            self._key_known = False  # the key's end of before this login must not renew it once more
         self._note_readiness()
         error = notify.err_message if self._armed else None  # before our own login was taken it is about another one
         self._decide(error=error, finished=notify.login_finished is not None)
@@ -211,6 +214,7 @@ class Session:
             self.live = True
             self.answered_at = self.hooks.now()
             self.backend = fold_snapshot(self.backend, snapshot)
+            self._key_known = not self._again
         self._note_readiness()
         deleted, self._suspected = self._suspected and not self.backend.online, False
         self._decide(deleted=deleted)
@@ -259,12 +263,17 @@ class Session:
             minted=minted,
             deleted=deleted,
             expiring=self._expiring(),
+            ended=self._key_left() <= 0,
             timeout=self.plan.timeout,
         )
 
     def _expiring(self) -> bool:
+        return self._key_left() < RENEW_BEFORE
+
+    def _key_left(self) -> float:
+        """Seconds until the node key ends; without an end, or before a snapshot has told of this login: for ever."""
         ends = self.backend.key_ends
-        return ends is not None and ends - self.hooks.epoch() < RENEW_BEFORE
+        return ends - self.hooks.epoch() if ends is not None and self._key_known else float("inf")
 
     def _decide(
         self,

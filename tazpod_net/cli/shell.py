@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 
 from tazpod_net import __version__
 from tazpod_net.cli import parser as grammar
+from tazpod_net.core.conditions import CONDITIONS
 from tazpod_net.errors import EXIT_OK, TazpodNetError
 
 SHELLS = ("bash", "zsh", "fish")
 BEGIN = b"# >>> tazpod-net >>>"
 END = b"# <<< tazpod-net <<<"
 _DATA = os.path.join(os.path.dirname(os.path.dirname(__file__)), "shell")
+_TARGETS = ("peer:", "tcp:", "name:")  # conditions that name something
 _IN_PLACE = frozenset({errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV})
 
 
@@ -218,16 +220,19 @@ class Option:
         self.metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
         self.choices = tuple(str(choice) for choice in action.choices or ())
         self.takes_value = action.nargs != 0
-        self.repeats = action.nargs == argparse.REMAINDER
+        self.kind = _kind(action, self.metavar)
+        if self.kind == "condition":
+            self.choices = (*CONDITIONS, *_TARGETS)
 
-    @property
-    def kind(self) -> str:
-        """What its value is: `words`, `directory`, `file`, `command`, or `nothing` that could be listed."""
-        if self.choices:
-            return "words"
-        if self.repeats:
-            return "command"
-        return {"DIR": "directory", "FILE": "file", "F": "file"}.get(self.metavar, "nothing")
+
+def _kind(action: argparse.Action, metavar: str) -> str:
+    """What a value is: `words`, `condition`, `directory`, `file`, `peer`, `rest`, or `nothing` that could be listed."""
+    if action.choices:
+        return "words"
+    if action.nargs == argparse.REMAINDER:
+        return "peer" if action.dest == "args" else "rest"  # `args` are those of the tailscale command
+    kinds = {"DIR": "directory", "FILE": "file", "F": "file", "COND": "condition"}
+    return kinds.get(metavar, "nothing")
 
 
 class Words:
@@ -282,8 +287,9 @@ def _bash(rows: list[Words]) -> str:
             if option.takes_value:
                 pattern = "|".join(f"{name}/{word}" for name in row.names for word in option.names)
                 lines.append(f"  {pattern}) kind={option.kind} words={shlex.quote(' '.join(option.choices))} ;;")
-        if any(value.kind == "command" for value in row.values):
-            lines.append(f"  {'|'.join(f'{name}/*' for name in row.names)}) kind=command ;;")
+        for value in row.values:
+            if value.kind in {"peer", "rest"}:
+                lines.append(f"  {'|'.join(f'{name}/*' for name in row.names)}) kind={value.kind} ;;")
     return "\n".join([*lines, "  esac"]) + "\n"
 
 
@@ -303,24 +309,25 @@ def _zsh(rows: list[Words]) -> str:
     return "\n".join([*lines, "  esac"]) + "\n"
 
 
-_ZSH_KINDS = {"directory": "_files -/", "file": "_files", "command": "_normal", "nothing": " "}
+_ZSH_KINDS = {"directory": "_files -/", "file": "_files", "condition": "_tazpod-net-condition", "nothing": " "}
 
 
 def _zsh_spec(option: Option) -> str:
-    """`(-f --follow)`{-f,--follow} cannot be quoted as one word: one spec that excludes itself would repeat the help."""
-    first = option.names[-1]
-    text = _zsh_text(option.help)
+    """The long name only: a pair that excludes each other cannot be written as one word."""
+    name = option.names[-1]
     value = f":{_zsh_text(option.metavar)}:{_zsh_action(option)}" if option.takes_value else ""
-    equals = "=" if option.takes_value and first.startswith("--") else ""
-    return f"{first}{equals}[{text}]{value}"
+    equals = "=" if option.takes_value and name.startswith("--") else ""
+    return f"{name}{equals}[{_zsh_text(option.help)}]{value}"
 
 
 def _zsh_value(option: Option) -> str:
-    return f"*::{_zsh_text(option.metavar)}:_normal" if option.repeats else f":shell:{_zsh_action(option)}"
+    if option.kind == "peer":
+        return f"*:{_zsh_text(option.metavar)}:_tazpod-net-peers"
+    return f"*::{_zsh_text(option.metavar)}:_normal" if option.kind == "rest" else f":shell:{_zsh_action(option)}"
 
 
 def _zsh_action(option: Option) -> str:
-    return f"({' '.join(option.choices)})" if option.choices else _ZSH_KINDS[option.kind]
+    return f"({' '.join(option.choices)})" if option.kind == "words" else _ZSH_KINDS[option.kind]
 
 
 def _zsh_text(text: str) -> str:
@@ -331,28 +338,32 @@ def _zsh_text(text: str) -> str:
 
 def _fish(rows: list[Words]) -> str:
     """One `complete` line for each word."""
-    lines = []
-    for row in rows[1:]:
-        for name in row.names:
-            lines.append(f"complete -c tazpod-net -n __tazpod_net_bare -a {name} -d {_fish_quote(row.summary)}")
+    lines = [
+        f"complete -c tazpod-net -n __tazpod_net_bare -a {name} -d {_fish_quote(row.summary)}"
+        for row in rows[1:]
+        for name in row.names
+    ]
     for row in rows:
         condition = "__tazpod_net_bare" if row.names == ("",) else f"__tazpod_net_is {' '.join(row.names)}"
         head = f"complete -c tazpod-net -n {_fish_quote(condition)}"
         lines += [f"{head} {_fish_option(option)}" for option in row.options]
-        for value in row.values:
-            if value.choices:
-                lines.append(f"{head} -a {_fish_quote(' '.join(value.choices))}")
-            elif value.repeats:
-                lines.append(f"{head} -F")
+        lines += [f"{head} {_fish_value(value)}" for value in row.values]
     return "\n".join(lines) + "\n"
+
+
+def _fish_value(value: Option) -> str:
+    if value.kind == "peer":
+        return "-a '(__tazpod_net_peers)'"
+    return "-F" if value.kind == "rest" else f"-a {_fish_quote(' '.join(value.choices))}"
 
 
 def _fish_option(option: Option) -> str:
     words = [f"-s {name[1:]}" if not name.startswith("--") else f"-l {name[2:]}" for name in option.names]
-    if option.kind in {"directory", "file"} and option.takes_value:
+    if option.kind in {"directory", "file"}:
         words.append("-r -F")
     elif option.takes_value:
-        words.append("-x" + (f" -a {_fish_quote(' '.join(option.choices))}" if option.choices else ""))
+        peers = " (string replace -r '^' peer: (__tazpod_net_peers))" if option.kind == "condition" else ""
+        words.append("-x" + (f" -a {_fish_quote(' '.join(option.choices) + peers)}" if option.choices else ""))
     return " ".join([*words, f"-d {_fish_quote(option.help)}"])
 
 

@@ -110,6 +110,7 @@ class Facts(msgspec.Struct, frozen=True):
     minted: Minted | None = None
     deleted: bool = False  # control said that it does not know this node
     expiring: bool = False  # the node key ends soon
+    ended: bool = False  # it has ended
     timeout: float = 30.0
 
 
@@ -340,7 +341,7 @@ def _say_needs_login(login: Login, facts: Facts, sources: Sources, *, logged_out
         return Said(code, f"key rejected: {_REJECTED_TEXT[code]} ({_short(text)})", _next_key(sources))
     if login.renew is Code.NODE_DELETED:
         return Said(Code.NODE_DELETED, "this node was removed from the tailnet", _next(sources))
-    if backend.expired:
+    if backend.expired or facts.ended:
         return Said(Code.NODE_KEY_EXPIRED, "the node key is expired", _next(sources))
     return Said(Code.NO_CREDENTIALS, "waiting for credentials", _next(sources))
 

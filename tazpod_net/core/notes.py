@@ -12,11 +12,9 @@ def key_expiry(backend: Backend, epoch: float, *, renews: bool) -> Note | None:
     if backend.key_ends is None:
         return None
     days = (backend.key_ends - epoch) / DAY
-    if days >= EXPIRY_SOON:
-        return None
+    if days >= EXPIRY_SOON or days <= 0:
+        return None  # what has ended is said by the login
     when = f"ends in {days:.0f} day{'' if 0.5 <= days < 1.5 else 's'}" if days >= 1 else "ends within a day"  # noqa: PLR2004
-    if days <= 0:
-        when = "has ended"
     code = "key-expires-very-soon" if days < EXPIRY_VERY_SOON else "key-expires-soon"
     if renews:
         return Note(code, f"the node key {when}; it is renewed by itself")

@@ -82,7 +82,7 @@ def build(known: Known) -> Status:
     """The status object."""
     machine, backend, clock = known.machine, known.backend, known.clock
     live = known.live and machine.state in {State.UP, State.STARTING}
-    ready = live and backend.ready
+    ready = live and backend.ready and known.said.code != "node-deleted"  # it has an address and no tailnet
     bare = Status(
         checked_at=rfc3339(clock.epoch),
         live=live,

@@ -1,18 +1,35 @@
 # shellcheck shell=bash
-# Completion of tazpod-net for bash, made by 'tazpod-net completion bash'. Starts no process.
+# Completion of tazpod-net for bash, made by 'tazpod-net completion bash'.
+
+# Names of the peers, one a line: asked of the daemon, for two seconds at most.
+_tazpod_net_peers() {
+  local address name rest
+  while read -r address name rest; do
+    [[ $address != [0-9f]*[.:]* ]] || printf '%s\n' "$name"
+  done < <(timeout 2 tazpod-net tailscale status 2>/dev/null)
+}
+
 _tazpod_net() {
-  local word previous command='' kind='' words='' each index IFS=$' \t\n'
-  word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-  # '=' is a word of its own (COMP_WORDBREAKS).
-  if [[ $word == = ]]; then
+  local command='' kind='' words='' each head='' index left IFS=$' \t\n'
+  local word=${COMP_WORDS[COMP_CWORD]}
+  # '=' and ':' are words of their own (COMP_WORDBREAKS).
+  left=$((COMP_CWORD - 1)) each=$word
+  if [[ $word == [:=] ]]; then
     word=''
-  elif [[ $previous == = ]]; then
-    previous=${COMP_WORDS[COMP_CWORD - 2]}
+  elif [[ ${COMP_WORDS[left]} == [:=] ]]; then
+    each=${COMP_WORDS[left]} left=$((left - 1))
+  fi
+  if [[ $each == : ]]; then
+    head=${COMP_WORDS[left]}: left=$((left - 1))
+    [[ ${COMP_WORDS[left]} != = ]] || left=$((left - 1))
   fi
   for ((index = 1; index < COMP_CWORD; index++)); do
     each=${COMP_WORDS[index]}
     case $each in
-    --home | --config) [[ ${COMP_WORDS[index + 1]} == = ]] && ((index += 2)) || ((index += 1)) ;;
+    --home | --config)
+      [[ ${COMP_WORDS[index + 1]} != = ]] || index=$((index + 1))
+      index=$((index + 1))
+      ;;
     -*) ;;
     *)
       command=$each
@@ -20,17 +37,24 @@ _tazpod_net() {
       ;;
     esac
   done
+  local previous=${COMP_WORDS[left]}
   COMPREPLY=()
 @TABLE@
   case $kind in
   directory) compopt -o filenames 2>/dev/null && mapfile -t COMPREPLY < <(compgen -d -- "$word") ;;
   file) compopt -o filenames 2>/dev/null && mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
-  command) compopt -o default 2>/dev/null ;;
+  rest) compopt -o default 2>/dev/null ;;
   nothing) ;;
   *)
+    if [[ $kind == peer || $kind == condition && $head == peer: ]]; then
+      words=$(_tazpod_net_peers)
+    elif [[ -n $head ]]; then
+      words=''
+    fi
     for each in $words; do
       [[ $each == "$word"* ]] && COMPREPLY+=("$each")
     done
+    [[ ${COMPREPLY[*]} != *: ]] || compopt -o nospace 2>/dev/null
     ;;
   esac
   return 0

@@ -23,6 +23,11 @@ function __tazpod_net_is
     contains -- (__tazpod_net_command)"" $argv
 end
 
+# Names of the peers: asked of the daemon, for two seconds at most.
+function __tazpod_net_peers
+    timeout 2 tazpod-net tailscale status 2>/dev/null | string match -rg '^[0-9f]\S*[.:]\S*\s+(\S+)'
+end
+
 complete -c tazpod-net -e
 complete -c tazpod-net -f
 @TABLE@

@@ -47,6 +47,7 @@ ASKED: dict[str, Callable[[float], AnyEvent]] = {
     "unwanted": Unwanted,
 }
 StepFunction = Callable[[Machine, AnyEvent, Policy], tuple[Machine, tuple[Effect, ...]]]
+FAREWELL = 5.0  # seconds after Unwanted until the supervisor stops it in any case
 Move = tuple[str, float, float]  # name, and two numbers in [0, 1) that the move interprets
 
 
@@ -212,7 +213,7 @@ class World:
     def longest(self) -> float:
         """Seconds: a start that is given up, a stop with SIGKILL, a delay, a start. Nothing may take longer."""
         grace = self.policy.stop_timeout
-        return self.policy.start_timeout + 2 * grace + 2.0 + self.policy.maximum + 5.0
+        return FAREWELL + self.policy.start_timeout + 2 * grace + 2.0 + self.policy.maximum + 5.0
 
     def next_thing(self, end: float, *, stubborn: bool) -> None:
         """The soonest thing that a world without trouble does next."""
@@ -220,6 +221,8 @@ class World:
         due: list[tuple[float, Callable[[float], None]]] = []
         if deadline is not None:
             due.append((max(self.now, deadline), lambda at: self.feed(Tick(at))))
+        if not self.wanted and self.machine.state in {State.STARTING, State.UP}:
+            due.append((self.now + FAREWELL, lambda at: self.feed(WantDown(at))))
         if self.outstanding:
             due.append((self.now + 0.01, lambda at: self.born(at, 0.0)))
         elif self.alive is not None and self.terminated_at is not None:
@@ -236,7 +239,7 @@ class World:
 
 
 MOVES = ["time", "time", "up", "down", "restart", "cured", "born", "born", "born", "live", "live", "ends", "ends"]
-MOVES += ["adopted", "stale"]
+MOVES += ["adopted", "stale", "unwanted"]
 number = st.floats(0.0, 1.0, exclude_max=True, width=32)
 moves = st.lists(st.tuples(st.sampled_from(MOVES), number, number), max_size=60)
 
@@ -303,7 +306,7 @@ def test_the_walks_go_everywhere() -> None:
 
 SOURCE = Path(real.__file__).read_text(encoding="utf-8")
 SPAWNED_STOPPING = "            return late, (Terminate(event.pid),)\n"
-BUGS: dict[str, tuple[str, str]] = {
+BUGS: dict[str, tuple[str, str] | tuple[str, str, str]] = {
     "a child that was born while stopping is not ended": (SPAWNED_STOPPING, "            return late, ()\n"),
     "the exit of any pid counts": ("    if machine.pid != event.pid or machine.pid is None:\n", "    if False:\n"),
     "any daemon that answers is ours": (
@@ -311,25 +314,25 @@ BUGS: dict[str, tuple[str, str]] = {
         "if machine.state is State.STARTING:",
     ),
     "up spawns although it is stopping": (
-        (
-            "            return msgspec.structs.replace(machine, want_up=True, again=True), ()\n        case _:\n"
-            "            assert_never(machine.state)\n\n\ndef _want_down"
-        ),
-        (
-            "            return _start(machine, event.at, policy, want_up=True)\n        case _:\n"
-            "            assert_never(machine.state)\n\n\ndef _want_down"
-        ),
+        "            return msgspec.structs.replace(machine, want_up=True, again=True), ()\n",
+        "            return _start(machine, event.at, policy, want_up=True)\n",
+        "_want_up",
     ),
     "up while starting spawns again": (
-        "        case State.STARTING | State.UP:\n            return machine, ()\n        case State.STOPPING:\n",
-        (
-            "        case State.STARTING | State.UP:\n            return _start(machine, event.at, policy)\n"
-            "        case State.STOPPING:\n"
-        ),
+        "            return msgspec.structs.replace(machine, want_up=True), ()\n",
+        "            return _start(machine, event.at, policy)\n",
     ),
-    "down in backoff is forgotten": (
-        "        case State.BACKOFF | State.FATAL:\n            return _rest(machine, event.at), ()\n",
-        "        case State.BACKOFF | State.FATAL:\n            return machine, ()\n",
+    "down in backoff is forgotten": ("_rest(machine, event.at), ()\n", "machine, ()\n", "_want_down"),
+    "unwanted in backoff is forgotten": ("_rest(machine, event.at), ()\n", "machine, ()\n", "_unwanted"),
+    "a daemon that ends in its farewell is started again": (
+        "    if not machine.want_up:\n        return _rest(machine, event.at), ()\n",
+        "",
+        "_ended_unasked",
+    ),
+    "wanted again in its farewell is forgotten": (
+        "msgspec.structs.replace(machine, want_up=True), ()",
+        "machine, ()",
+        "_want_up",
     ),
     "down while stopping is forgotten": (
         "msgspec.structs.replace(machine, want_up=False, again=False, deadline=deadline)",
@@ -388,11 +391,14 @@ BUGS: dict[str, tuple[str, str]] = {
 }
 
 
-def with_bug(old: str, new: str) -> StepFunction:
-    """`step` of a copy of the module in which `old`, which must be there once, is `new`."""
-    assert SOURCE.count(old) == 1, f"not in the code any more, bring the bug up to date: {old!r}"
+def with_bug(old: str, new: str, function: str = "") -> StepFunction:
+    """`step` of a copy of the module in which `old`, which must be there (or in `function`) once, is `new`."""
+    start = SOURCE.index(f"def {function}(") if function else 0
+    end = SOURCE.index("\n\n\ndef ", start) if function else len(SOURCE)
+    assert SOURCE.count(old, start, end) == 1, f"not in the code any more, bring the bug up to date: {old!r}"
+    changed = SOURCE[:start] + SOURCE[start:end].replace(old, new) + SOURCE[end:]
     module = ModuleType("machine_with_a_bug")
-    exec(compile(SOURCE.replace(old, new), "machine_with_a_bug", "exec"), module.__dict__)
+    exec(compile(changed, "machine_with_a_bug", "exec"), module.__dict__)
     step: StepFunction = module.step
     return step
 

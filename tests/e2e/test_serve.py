@@ -63,8 +63,7 @@ class TestApplied:
         serving.up("--wait", "online")
         name = serving.status()["backend"]["dns_name"].rstrip(".")
         eventually(lambda: f"{name}:80" in served(serving).get("Web", {}))
-        address = serving.status()["backend"]["ips"][0]
-        eventually(lambda: peer.fetch(f"http://{address}/") == "hello by serve", within=40)
+        eventually(lambda: peer.fetch(f"http://{name}/") == "hello by serve", within=40)
 
     def test_after_the_death_of_the_daemon(self, serving: Product, file: Path) -> None:
         """A daemon that has forgotten it (its serve config was reset) serves it again after kill -9."""

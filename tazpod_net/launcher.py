@@ -25,9 +25,7 @@ def main() -> None:
     try:
         code = _hot(sys.argv[1:])
         if code is None:
-            from tazpod_net.cli.main import run  # noqa: PLC0415 - 60 ms that a prompt must not pay
-
-            code = run(sys.argv[1:])
+            code = _cold(sys.argv[1:])
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
@@ -39,6 +37,13 @@ def main() -> None:
         sys.stderr.write(f"tazpod-net: {what}: please report it; TAZPOD_NET_DEBUG=1 shows where\n")
         code = 1
     _leave(code)
+
+
+def _cold(argv: list[str]) -> int:
+    from tazpod_net.cli.main import run, run_plain_up  # noqa: PLC0415 - 60 ms that a prompt must not pay
+
+    home, words = _split_home(argv)
+    return run_plain_up(home) if words in (["up"], ["start"]) else run(argv)
 
 
 def _leave(code: int) -> None:

@@ -37,7 +37,8 @@ from tazpod_net.errors import TazpodNetError, UsageError
 _CONNECT_S = 10.0
 _SILENCE_S = 30.0  # without a single byte; the whole may take as long as it takes
 _ATTEMPTS = 4  # in a row that bring nothing new
-_PAUSE_S = 1.0  # before the second; doubled for each that follows
+_PAGE_ATTEMPTS = 3  # of a small answer: a machine without network is told so within two seconds
+_PAUSE_S = 0.5  # before the second; doubled for each that follows
 _LONGEST_PAUSE_S = 8.0
 _MOST_REDIRECTS = 5
 _PIECE = 1 << 18  # bytes
@@ -129,7 +130,12 @@ class Mirror:
             furthest = max(furthest, part.size)
             return idle >= _ATTEMPTS
 
-        _retrying(is_enough)(lambda: self._transfer(release, part, watcher))
+        def tell(state: tenacity.RetryCallState) -> None:
+            e = state.outcome.exception() if state.outcome else None
+            if isinstance(e, TransferError):
+                watcher.note(f"{e.problem}: trying again")
+
+        _retrying(is_enough, tell)(lambda: self._transfer(release, part, watcher))
 
     def _transfer(self, release: Release, part: "Part", watcher: Watcher) -> None:
         headers = {"Range": f"bytes={part.size}-"} if part.size else {}
@@ -150,7 +156,7 @@ class Mirror:
 
     def _page(self, path: str) -> bytes:
         """A small answer, whole."""
-        return _retrying(lambda state: state.attempt_number >= _ATTEMPTS)(lambda: self._page_once(path))
+        return _retrying(lambda state: state.attempt_number >= _PAGE_ATTEMPTS)(lambda: self._page_once(path))
 
     def _page_once(self, path: str) -> bytes:
         with self._get(path, {}) as (response, url):
@@ -237,12 +243,15 @@ class Mirror:
         return TransferError(words.explain(https.failure_of(e), way))
 
 
-def _retrying(stop: Callable[[tenacity.RetryCallState], bool]) -> tenacity.Retrying:
+def _retrying(
+    stop: Callable[[tenacity.RetryCallState], bool], tell: Callable[[tenacity.RetryCallState], None] | None = None
+) -> tenacity.Retrying:
     """Calls again after a failure that may pass by itself, until `stop` says that it is enough."""
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda e: isinstance(e, TransferError) and e.again),
         wait=tenacity.wait_exponential(multiplier=_PAUSE_S, max=_LONGEST_PAUSE_S),
         stop=stop,
+        before_sleep=tell,
         reraise=True,
     )
 

@@ -3,12 +3,11 @@
 Loaded only by the one that holds the lock: the imports below cost 50 ms.
 """
 
-import argparse
 import contextlib
 import os
 import signal
 import sys
-import traceback
+from typing import TYPE_CHECKING
 
 from tazpod_net import config
 from tazpod_net.adapters import environ, files, statefile
@@ -16,10 +15,13 @@ from tazpod_net.boot import Boot, Launch, user_name
 from tazpod_net.errors import EXIT_FAILED, TazpodNetError
 from tazpod_net.home import Layout
 
+if TYPE_CHECKING:  # 8 ms that a bare `up` does not pay
+    from argparse import Namespace
+
 SECRETS = ("TS_AUTHKEY", "TS_AUTH_KEY", "TS_CLIENT_SECRET", "TS_ID_TOKEN", "TAZPOD_NET_LOGIN_AUTH_KEY")
 
 
-def prepare(arguments: argparse.Namespace, layout: Layout, lock: files.Lock, *, foreground: bool) -> Boot:
+def prepare(arguments: "Namespace", layout: Layout, lock: files.Lock, *, foreground: bool) -> Boot:
     """Everything up to the start, under the lock, which is released on any error. Raises TazpodNetError."""
     try:
         return _prepare(arguments, layout, lock, foreground=foreground)
@@ -28,7 +30,7 @@ def prepare(arguments: argparse.Namespace, layout: Layout, lock: files.Lock, *, 
         raise
 
 
-def _prepare(arguments: argparse.Namespace, layout: Layout, lock: files.Lock, *, foreground: bool) -> Boot:
+def _prepare(arguments: "Namespace", layout: Layout, lock: files.Lock, *, foreground: bool) -> Boot:
     overrides: dict[str, object] = {} if arguments.mode is None else {"daemon.mode": arguments.mode}
     loaded = config.load(home=layout.home, env=os.environ, config_file=arguments.config, overrides=overrides)
     files.refuse_network_filesystem(layout.home)
@@ -51,7 +53,7 @@ def _prepare(arguments: argparse.Namespace, layout: Layout, lock: files.Lock, *,
     return boot
 
 
-def _prepare_identity(arguments: argparse.Namespace, boot: Boot) -> None:
+def _prepare_identity(arguments: "Namespace", boot: Boot) -> None:
     """`--fresh-identity` and `--import-state`, while no daemon lives."""
     fresh, source = getattr(arguments, "fresh_identity", False), getattr(arguments, "import_state", None)
     if not fresh and source is None:
@@ -110,6 +112,8 @@ def _become_supervisor(boot: Boot) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop has its handler
         code = _run(boot)
     except BaseException:  # noqa: BLE001 - the last line of defence: the reason goes to supervisor.err
+        import traceback  # noqa: PLC0415 - 5 ms, and almost never needed
+
         traceback.print_exc()
     finally:
         with contextlib.suppress(OSError):

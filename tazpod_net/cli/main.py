@@ -1,21 +1,40 @@
 """The full command line: parse, run one command, turn every error into one line and an exit code."""
 
-import argparse
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from tazpod_net import __version__
-from tazpod_net.cli import parser
 from tazpod_net.cli.common import complain
 from tazpod_net.errors import ConfigError, TazpodNetError
 
-Command = Callable[[argparse.Namespace], int]
+if TYPE_CHECKING:  # 8 ms that a bare `up` does not pay
+    from argparse import Namespace
+
+Command = Callable[["Namespace"], int]
 
 
 def run(argv: list[str]) -> int:
-    """The exit code."""
+    """The exit code of any command line."""
+    return _guarded(lambda: _parsed(argv))
+
+
+def run_plain_up(home: str | None) -> int:
+    """The exit code of `up` without options, which every shell runs."""
+    from tazpod_net.cli import start  # noqa: PLC0415 - see _command
+
+    return _guarded(lambda: start.plain_up(home))
+
+
+def _parsed(argv: list[str]) -> int:
+    from tazpod_net import __version__  # noqa: PLC0415 - with the parser, which loads argparse
+    from tazpod_net.cli import parser  # noqa: PLC0415
+
+    arguments = parser.parse(argv, __version__)
+    return _command(arguments.command)(arguments)
+
+
+def _guarded(work: Callable[[], int]) -> int:
     try:
-        arguments = parser.parse(argv, __version__)
-        return _command(arguments.command)(arguments)
+        return work()
     except SystemExit as e:  # argparse's -h and --version
         return e.code if isinstance(e.code, int) else 0
     except ConfigError as e:

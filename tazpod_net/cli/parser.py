@@ -184,7 +184,8 @@ def build(version: str) -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"tazpod-net {version}")
     _global_options(parser, default=None)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    # With `prog` given, argparse does not load shutil to find the width of the terminal (5 ms).
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser, prog=parser.prog)
     for name, command in COMMANDS.items():
         aliases = [alias for alias, target in ALIASES.items() if target == name]
         sub = commands.add_parser(

@@ -4,10 +4,11 @@
 supervisor and spawns the daemon before it loads asyncio; the parent is an ordinary client that waits.
 """
 
-import argparse
 import contextlib
 import os
 import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -19,10 +20,34 @@ from tazpod_net.core.protocol import NEEDS_CREDENTIALS, Offered, Request
 from tazpod_net.errors import TazpodNetError
 from tazpod_net.home import Layout, start_ticks
 
+if TYPE_CHECKING:  # 8 ms that a bare `up` does not pay
+    from argparse import Namespace
+
 _ATTEMPTS = 50  # times that the lock was free for a moment and somebody else took it
 
 
-def up(arguments: argparse.Namespace) -> int:
+# What the parser makes of a bare `up`; tests/cli/test_parser.py compares them.
+PLAIN = {
+    "command": "up",
+    "config": None,
+    "wait": "ready",
+    "no_wait": False,
+    "timeout": 30.0,
+    "mode": None,
+    "no_login": False,
+    "takeover": False,
+    "fresh_identity": False,
+    "import_state": None,
+    "json": False,
+}
+
+
+def plain_up(home: str | None) -> int:
+    """`up` without options, without a parser."""
+    return up(cast("Namespace", SimpleNamespace(home=home, **PLAIN)))
+
+
+def up(arguments: "Namespace") -> int:
     """Makes sure that a supervisor runs, and waits for the condition."""
     layout = Layout(home_of(arguments))
     began = time.monotonic()
@@ -49,7 +74,7 @@ def up(arguments: argparse.Namespace) -> int:
     raise client.HungError(client.holder(layout))
 
 
-def _refuse_identity_change(arguments: argparse.Namespace, layout: Layout) -> None:
+def _refuse_identity_change(arguments: "Namespace", layout: Layout) -> None:
     """An identity is exchanged only while nothing runs."""
     if not arguments.fresh_identity and arguments.import_state is None:
         return
@@ -64,7 +89,7 @@ def _interactive() -> bool:
     return os.isatty(0) and os.isatty(2)
 
 
-def _request(arguments: argparse.Namespace, *, interactive: bool, began: float = 0.0) -> Request:
+def _request(arguments: "Namespace", *, interactive: bool, began: float = 0.0) -> Request:
     return Request(
         op="up",
         wait=None if arguments.no_wait else arguments.wait,
@@ -78,7 +103,7 @@ def _request(arguments: argparse.Namespace, *, interactive: bool, began: float =
     )
 
 
-def _with_offer(arguments: argparse.Namespace, layout: Layout, request: Request) -> Request:
+def _with_offer(arguments: "Namespace", layout: Layout, request: Request) -> Request:
     """The request with the credentials that this shell can see; only to a supervisor that may have them."""
     from tazpod_net import config  # noqa: PLC0415 - 25 ms that only this rare case pays
     from tazpod_net.credentials import offer  # noqa: PLC0415
@@ -100,7 +125,7 @@ def _take(layout: Layout) -> files.Lock | None:
     return lock
 
 
-def _start(arguments: argparse.Namespace, layout: Layout, lock: files.Lock, request: Request) -> int:
+def _start(arguments: "Namespace", layout: Layout, lock: files.Lock, request: Request) -> int:
     from tazpod_net.cli import ignition  # noqa: PLC0415 - 50 ms that only the one who starts pays
 
     ignition.in_background(ignition.prepare(arguments, layout, lock, foreground=False))
@@ -121,7 +146,7 @@ def _last_words(layout: Layout) -> str:
     return ""
 
 
-def supervise(arguments: argparse.Namespace) -> int:
+def supervise(arguments: "Namespace") -> int:
     """The supervisor in the foreground."""
     layout = Layout(home_of(arguments))
     lock = _take(layout)

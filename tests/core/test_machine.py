@@ -380,6 +380,13 @@ def test_a_deadline_in_a_state_without_one_is_dropped() -> None:
     assert (after, effects) == (Machine(), ())
 
 
+@pytest.mark.parametrize("state", [State.DOWN, State.BACKOFF, State.FATAL])
+def test_an_exit_where_nothing_can_live_changes_nothing(state: State) -> None:
+    """Such a machine cannot be reached; the end of its process starts nothing."""
+    machine = Machine(state=state, pid=7)
+    assert step(machine, Exited(1.0, 7, "code 1"), POLICY) == (machine, ())
+
+
 def test_stopping_without_a_deadline_gets_one() -> None:
     """Such a machine cannot be reached; being told to end gives it a deadline."""
     after, _ = step(Machine(state=State.STOPPING, pid=7), WantDown(1.0), POLICY)

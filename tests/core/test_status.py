@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tazpod_net.core.report import build
-from tazpod_net.core.status import SCHEMA, Status, from_json, to_json, to_pretty_json
-from tests.support.fakes import known
+from tazpod_net.core.report import Clock, build
+from tazpod_net.core.status import SCHEMA, Status, from_json, steady, to_json, to_pretty_json
+from tests.support.fakes import NOON, known
 
 DEEP = b'{"checked_at":"","settings_drift":[{"setting":"x","actual":0,"wanted":' + b"[" * 99_999
 
@@ -53,6 +53,15 @@ def test_garbage_is_one_kind_of_error(data: bytes) -> None:
     """A file that was cut off is an error that readers expect."""
     with pytest.raises(msgspec.DecodeError):
         from_json(data)
+
+
+def test_what_changes_by_itself_is_no_change() -> None:
+    """Time, ages and memory alone are no news; anything else is."""
+    status = build(known())
+    minute_later = build(known(rss_bytes=1, clock=Clock(20_060.0, NOON + 60)))
+    assert minute_later != status
+    assert steady(minute_later) == steady(status)
+    assert steady(build(known(restarts=1))) != steady(status)
 
 
 @given(st.binary(max_size=64))

@@ -1,6 +1,7 @@
 """Keys that are bought when a login needs one: what is asked of the API, and what is said when it does not give one."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -95,7 +96,8 @@ class TestOneKey:
     def test_is_kept_in_memory(self, minting: Product, control: Control) -> None:
         """No file of the home holds it, the daemon's own state included."""
         minting.up()
-        (key,) = [key["key"] for key in control.keys()]
+        (minted,) = control.keys()
+        key = str(minted["key"])
         files = [path for path in minting.user.rglob("*") if path.is_file()]
         assert files
         assert [path for path in files if key.encode() in path.read_bytes()] == []
@@ -331,7 +333,7 @@ class TestTls:
     def test_a_proxy(self, make: Make, tls_control: Control, ns: Place) -> None:
         """`HTTPS_PROXY` is honoured; the API's certificate is checked through it."""
         port = tls_control.api_tls_url.rpartition(":")[2]
-        process = ns.popen([sys.executable, "-S", "-c", PROXY, port], stdout=-1, text=False)
+        process = ns.popen([sys.executable, "-S", "-c", PROXY, port], stdout=subprocess.PIPE, text=False)
         assert process.stdout
         with Output(process, process.stdout.fileno()) as proxy:
             address = proxy.until(str.isdigit)

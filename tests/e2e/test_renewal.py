@@ -1,4 +1,4 @@
-"""Staying logged in: nodes that are removed or whose key ends, renewal ahead of time, approval, and a logout that sticks."""
+"""Staying logged in: removed nodes, keys that end, renewal ahead of time, approval, and a logout that sticks."""
 
 from datetime import datetime
 
@@ -144,7 +144,7 @@ class TestNodeKey:
 
 
 class TestRenewal:
-    """Before the node key's end, with credentials that mint. (Nodes with a tag have no end; these have none.)"""
+    """Before the node key's end, with credentials that mint; the nodes have no tags, or their keys would not end."""
 
     @pytest.fixture
     def ending(self, make: Make, control: Control) -> Product:
@@ -199,9 +199,7 @@ class TestApproval:
         """One login; nothing more while it waits, whoever asks; approved, it is online without another."""
         control.set(approval=True)
         control.add_oauth_client(CLIENT, SECRET)
-        product = make(
-            auth_key=None, TAZPOD_NET_LOGIN_API_URL=control.api_url, TAZPOD_NET_LOGIN_PREAUTHORIZED="false"
-        )
+        product = make(auth_key=None, TAZPOD_NET_LOGIN_API_URL=control.api_url, TAZPOD_NET_LOGIN_PREAUTHORIZED="false")
         product.give_oauth(CLIENT, SECRET)
         done = product.up(expect=1, timeout=25)
         assert "approv" in done.err

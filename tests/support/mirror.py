@@ -47,40 +47,23 @@ def make_authority(directory: Path) -> Authority:
     settings = directory / "openssl.cnf"
     settings.write_text(_EXTENSIONS)
     key = directory / "ca.key"
-    new: list[str | Path] = [
+    new = [
         "openssl",
         "req",
         "-x509",
-        "-config",
-        settings,
         "-newkey",
         "ec",
         "-pkeyopt",
         "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
     ]
-    new += ["-nodes", "-days", "2"]
-    authority: list[str | Path] = [
-        "-extensions",
-        "authority",
-        "-subj",
-        "/CN=Test authority",
-        "-keyout",
-        key,
-        "-out",
-        made.ca_file,
-    ]
-    server: list[str | Path] = [
-        "-extensions",
-        "server",
-        "-subj",
-        "/CN=Test mirror",
-        "-keyout",
-        made.key,
-        "-out",
-        made.certificate,
-    ]
-    for arguments in (authority, ["-CA", made.ca_file, "-CAkey", key, *server]):
-        done = subprocess.run([*new, *arguments], capture_output=True, text=True, check=False)
+    authority = ["-extensions", "authority", "-subj", "/CN=Test authority", "-keyout", key, "-out", made.ca_file]
+    server = ["-extensions", "server", "-subj", "/CN=Test mirror", "-keyout", made.key, "-out", made.certificate]
+    for arguments in (authority, [*server, "-CA", made.ca_file, "-CAkey", key]):
+        argv = [*new, "-config", str(settings), *map(str, arguments)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     return made
 

@@ -203,9 +203,9 @@ def wanted_settings(config: Config, user: str, hostname: str) -> Wanted:
 def identity_of(config: Config, layout: Layout) -> IdentityPart:
     """Where the identity is kept, and on what kind of storage."""
     kind = files.mount_of(config.daemon.state_dir)
-    store = "tmpfs" if kind[1] in {"tmpfs", "ramfs"} else "mount"
-    if kind == files.mount_of("/") and kind[1] in {"overlay", "aufs", "fuse-overlayfs"}:
-        store = "container layer"
+    store: str | None = "tmpfs" if kind[1] in {"tmpfs", "ramfs"} else "mount"
+    if kind == files.mount_of("/"):  # nothing of its own is mounted there
+        store = "container layer" if kind[1] in {"overlay", "aufs", "fuse-overlayfs"} else None
     where = config.daemon.state_dir
     return IdentityPart(kind=config.daemon.state, path=layout.home if where == layout.state else where, store=store)
 

@@ -159,7 +159,7 @@ class HomeDaemon:
             output = self.spool.open_for_daemon()
             pid = process.spawn(daemon_argv(plan), env, output_fd=output, stdin_fd=guard)
         except TazpodNetError as e:
-            return SpawnFailed(at, reason=str(e), permanent=_is_permanent(e))
+            return SpawnFailed(at, reason=e.problem, fix=e.fix, permanent=_is_permanent(e))
         except OSError as e:
             return SpawnFailed(at, reason=_spawn_trouble(self.config.daemon.binary, e), permanent=e.errno in _NO_CURE)
         finally:

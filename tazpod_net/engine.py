@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from tazpod_net.core.effects import Effect, Kill, Spawn, Terminate
-from tazpod_net.core.events import AnyEvent
+from tazpod_net.core.events import AnyEvent, SpawnFailed
 from tazpod_net.core.machine import step
 from tazpod_net.core.model import Machine, Policy
 from tazpod_net.ports import Processes
@@ -46,10 +46,17 @@ class Engine:
         for effect in effects:
             self._perform(effect, event.at)
 
+    def _spawn(self, at: float, *, avoid_tun: bool) -> AnyEvent:
+        try:
+            return self.processes.spawn(at, avoid_tun=avoid_tun)
+        except Exception as e:  # noqa: BLE001 - a bug there must not leave a start that never ends
+            reason = f"tailscaled could not be started (internal error: {type(e).__name__}: {e})"
+            return SpawnFailed(at, reason=reason, permanent=True, fix="report it; then: tazpod-net up")
+
     def _perform(self, effect: Effect, at: float) -> None:
         match effect:
             case Spawn(avoid_tun=avoid_tun):
-                self._queue.append(self.processes.spawn(at, avoid_tun=avoid_tun))
+                self._queue.append(self._spawn(at, avoid_tun=avoid_tun))
             case Terminate(pid=pid):
                 self.processes.terminate(pid)
             case Kill(pid=pid):

@@ -1,6 +1,7 @@
 """Linux calls that Python's standard library lacks: holes in files, inotify, a look at a lock.
 
-A leaf: imports nothing of this package and decides nothing. ctypes costs 4 ms to import, so that it is imported by
+A leaf: import time
+imports nothing of this package and decides nothing. ctypes costs 4 ms to import, so that it is imported by
 what needs it and not at the top: no start of the daemon waits for it.
 """
 
@@ -8,6 +9,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from contextlib import suppress
 
 IN_MODIFY = 0x2
@@ -92,3 +94,8 @@ def _fallocate_punch(fd: int, start: int, length: int) -> None:
     size = ctypes.c_int64
     if libc.fallocate64(fd, _KEEP_SIZE_AND_PUNCH_HOLE, size(start), size(length)) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def local_offset(epoch: float) -> int:
+    """Seconds by which local time is ahead of UTC at that moment."""
+    return time.localtime(epoch).tm_gmtoff

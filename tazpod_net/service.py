@@ -180,7 +180,10 @@ class Service:
             return to_json(status) + b"\n" if request.watch else to_pretty_json(status)
         if request.as_ == "short":
             return render.short(status).encode() + b"\n"
-        return render.text(status, now=self.supervisor.epoch(), colour=request.colour).encode("utf-8", "replace")
+        text = render.text(
+            status, now=self.supervisor.epoch(), colour=request.colour, offset_at=self.supervisor.offset_at
+        )
+        return text.encode("utf-8", "replace")
 
     async def _wait(self, request: Request, client: Client) -> int:
         status = await self._until(request.conditions or ["ready"], request.timeout, give_up=False)
@@ -330,7 +333,7 @@ class Service:
         try:
             await self.supervisor.session.log_out(10.0)
         except (OSError, TazpodNetError) as e:
-            client.err(f"tazpod-net: could not log out ({e or 'no answer'}): the node stays in the tailnet")
+            client.err(f"tazpod-net: could not log out ({str(e) or 'no answer'}): the node stays in the tailnet")
             return False
         self.actions.mark_logged_out()
         return True

@@ -5,7 +5,6 @@ for the machine's deadline.
 """
 
 import asyncio
-import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -83,6 +82,7 @@ class Supervisor:
         self.looked: Callable[[], str | None] = lambda: None
         self.dns: Callable[[], DnsPart] = DnsPart
         self.notes: tuple[Note, ...] = ()
+        self.offset_at: Callable[[float], int] | None = None  # seconds east of UTC, for times that a person reads
         self.ephemeral = False  # an orderly stop logs out
         self.stopped_by: str | None = None
         self.handed_over = False
@@ -267,8 +267,9 @@ class Supervisor:
         status = self.daemon.ended()
         while self.log.pump():
             pass
-        tail = self.log.tail(exits.TAIL_LINES)
-        cause = exits.explain(status, tail, mode=mode, live=live, asked=asked, ran=ran)
+        lines = self.log.tail(exits.LOOK_LINES)
+        tail = lines[-exits.TAIL_LINES :]
+        cause = exits.explain(status, lines, mode=mode, live=live, asked=asked, ran=ran)
         self._because = (cause.because, cause.next)
         last = LastExit(
             at=rfc3339(self.epoch()),
@@ -285,6 +286,7 @@ class Supervisor:
                 at=at,
                 pid=pid or 0,
                 reason=cause.reason,
+                fix=cause.next or "",
                 tun_failed=cause.tun_failed,
                 permanent=cause.permanent,
                 jitter=self._random(),
@@ -417,12 +419,3 @@ _WORDS: dict[type[AnyEvent], str] = {
     events.Exited: "tailscaled ended",
     events.Tick: "time is up",
 }
-
-
-async def settle_within(event: asyncio.Event, seconds: float) -> bool:
-    """Waits for `event` at most so long; False at the time-out."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-            return True
-    return False

@@ -37,6 +37,7 @@ from tazpod_net.core.protocol import Offered  # noqa: E402
 from tazpod_net.core.status import DnsPart, Note  # noqa: E402
 from tazpod_net.daemon import find_program  # noqa: E402
 from tazpod_net.errors import ConfigError, TazpodNetError  # noqa: E402
+from tazpod_net.linux import local_offset  # noqa: E402
 from tazpod_net.serveapply import ServeApplier  # noqa: E402
 from tazpod_net.service import Actions, Service  # noqa: E402
 from tazpod_net.session import Hooks, Plan, Session  # noqa: E402
@@ -103,6 +104,7 @@ class Running:
         self.supervisor.looked = boot.credentials.looked
         self.supervisor.notes = self._notes()
         self.supervisor.dns = self._dns
+        self.supervisor.offset_at = local_offset
         self.supervisor.ephemeral = self.loaded.config.daemon.state == "ephemeral"
         self.supervisor.reload = self._reload_quietly
         boot.log_text = self.supervisor.on_log

@@ -14,6 +14,7 @@ from tazpod_net.core import render
 from tazpod_net.core.protocol import Request, encode_request
 from tazpod_net.core.status import Status
 from tazpod_net.home import Layout
+from tazpod_net.linux import local_offset
 
 APPEAR_EVERY = 0.5  # seconds between looks for a supervisor when there is none
 
@@ -24,7 +25,7 @@ def watch(layout: Layout, request: Request, offline: Callable[[], Status]) -> in
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
             _follow(layout, request, live)
-            text = render.text(offline(), now=time.time(), colour=request.colour)
+            text = render.text(offline(), now=time.time(), colour=request.colour, offset_at=local_offset)
             live.update(Text.from_ansi(text.rstrip("\n")), refresh=True)
             time.sleep(APPEAR_EVERY)
     return 0

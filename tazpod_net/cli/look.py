@@ -30,6 +30,7 @@ from tazpod_net.core.timefmt import seconds as show
 from tazpod_net.daemon import read_record
 from tazpod_net.errors import EXIT_NOT_RUNNING
 from tazpod_net.home import Layout, socket_dirs, start_ticks
+from tazpod_net.linux import local_offset
 
 APPEAR_EVERY = 0.2  # seconds between looks for a supervisor, only while somebody watches and there is none
 
@@ -98,7 +99,7 @@ def _print(found: Status, request: Request) -> None:
     elif request.as_ == "short":
         print(render.short(found))
     else:
-        sys.stdout.write(render.text(found, now=time.time(), colour=request.colour))
+        sys.stdout.write(render.text(found, now=time.time(), colour=request.colour, offset_at=local_offset))
 
 
 def offline(layout: Layout, hung: client.HungError | None = None) -> Status:
@@ -113,7 +114,7 @@ def offline(layout: Layout, hung: client.HungError | None = None) -> Status:
     elif survivor is not None:
         summary = f"supervisor is gone, tailscaled (pid {survivor}) still runs: tazpod-net up takes it over"
     elif mark is not None:
-        at = render.clock(str(mark.get("at")), time.time())
+        at = render.clock(str(mark.get("at")), time.time(), local_offset)
         summary = f"not running: stopped by '{mark.get('by')}' at {at}, new shells leave it so"
     else:
         summary = "not running"

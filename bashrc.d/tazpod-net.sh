@@ -187,14 +187,16 @@ function _tazpod_net_is_left {
 # The text under the key $1 of state/status.json, into _tazpod_net_value.
 function _tazpod_net_status {
   [[ -z ${ZSH_VERSION-} ]] || \builtin emulate -L ksh
-  \local IFS='' text='' quote=$'\001'
+  \local IFS='' text='' quote=$'\001' slash=$'\002'
   _tazpod_net_value=''
   { \builtin read -r text <"$_tazpod_net_home/state/status.json"; } 2>/dev/null || \return 1
   [[ $text == *"\"$1\":\""* ]] || \return 1
   text=${text#*"\"$1\":\""}
+  text=${text//'\\'/"$slash"}
   text=${text//'\"'/"$quote"}
   text=${text%%'"'*}
-  _tazpod_net_value=${text//"$quote"/'"'}
+  text=${text//"$quote"/'"'}
+  _tazpod_net_value=${text//"$slash"/'\'}
 }
 
 # Which credentials this shell can see, into _tazpod_net_seen; the names, never a value.

@@ -254,7 +254,8 @@ class Service:
     async def _lacks_credentials(self) -> bool:
         await self.supervisor.fresh_status(STATUS_WAIT)
         session = self.supervisor.session
-        return session.live and session.backend.state == "NeedsLogin" and not session.has_credentials
+        stuck = not session.has_credentials or session.login.trouble is not None
+        return session.live and session.backend.state == "NeedsLogin" and stuck
 
     def _allow_login(self, request: Request) -> None:
         session = self.supervisor.session

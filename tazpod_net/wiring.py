@@ -79,7 +79,8 @@ class Running:
         self.serving = False
         self.clock = ClockJump()
         self.background: set[asyncio.Task[None]] = set()
-        self.api = LocalApi(boot.daemon_socket)
+        self.rules = line_rules(boot.loaded.config, boot.credentials)
+        self.api = LocalApi(boot.daemon_socket, lambda text: self.rules.redact(text))
         self.session = Session(self.api, self._plan(), self._hooks())
         self.session.allowed = boot.launch.login
         self.session.logged_out = read_mark(self.layout.logged_out) is not None
@@ -407,7 +408,8 @@ class Running:
 
     def _apply_log(self) -> None:
         log = self.loaded.config.log
-        self.boot.spool.reconfigure(log.max_bytes, log.files, line_rules(self.loaded.config, self.boot.credentials))
+        self.rules = line_rules(self.loaded.config, self.boot.credentials)
+        self.boot.spool.reconfigure(log.max_bytes, log.files, self.rules)
         self.own_log.file.max_bytes, self.own_log.file.files = log.max_bytes, log.files
 
 

@@ -1,7 +1,5 @@
 """The engine: events in order, effects performed, safe from inside."""
 
-import pytest
-
 from tazpod_net.core.events import Adopted, AnyEvent, BecameLive, Exited, Spawned, SpawnFailed, Tick, WantDown, WantUp
 from tazpod_net.core.machine import step
 from tazpod_net.core.model import Machine, Policy, State
@@ -11,7 +9,7 @@ from tazpod_net.engine import Engine
 class Recorder:
     """ports.Processes: notes every call; spawns as planned, and raises without a plan."""
 
-    def __init__(self, *answers: Spawned | SpawnFailed | OSError) -> None:
+    def __init__(self, *answers: Spawned | SpawnFailed | Exception) -> None:
         self.answers = list(answers)
         self.calls: list[str] = []
 
@@ -19,7 +17,7 @@ class Recorder:
         """The next planned answer."""
         self.calls.append(f"spawn at {at:g}" + (" without TUN" if avoid_tun else ""))
         answer = self.answers.pop(0)
-        if isinstance(answer, OSError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
@@ -82,16 +80,15 @@ def test_feeding_from_inside_a_step_keeps_the_order() -> None:
     assert processes.calls == ["spawn at 0", "terminate 7"]
 
 
-def test_an_error_of_an_effect_leaves_a_working_engine() -> None:
-    """An exception reaches the caller; the next event is handled as ever."""
-    processes = Recorder(OSError("boom"), Spawned(1.0, 7))
+def test_a_bug_in_the_start_is_a_failed_start() -> None:
+    """An unexpected exception ends in fatal, with the reason; the next wish is handled as ever."""
+    processes = Recorder(ValueError("boom"), Spawned(1.0, 7))
     engine = Engine(Policy(), processes)
-    with pytest.raises(OSError, match="boom"):
-        engine.feed(WantUp(0.0))
-    assert engine.machine.state is State.STARTING
-    engine.feed(Spawned(0.5, 6))
-    engine.feed(WantDown(1.0))
-    assert (engine.machine.state, processes.calls[-1]) == (State.STOPPING, "terminate 6")
+    engine.feed(WantUp(0.0))
+    assert engine.machine.state is State.FATAL
+    assert "ValueError: boom" in engine.machine.reason
+    engine.feed(WantUp(1.0))
+    assert (engine.machine.state, engine.machine.pid) == (State.STARTING, 7)
 
 
 def test_the_policy_may_change_under_way() -> None:

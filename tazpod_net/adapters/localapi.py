@@ -6,7 +6,7 @@ backend exists, only `/server-status` answers at once; Host must be `local-tails
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
 import h11
@@ -80,8 +80,10 @@ class LocalApi:
     """The requests that the supervisor makes. Every one raises OSError if nobody listens, TimeoutError on silence,
     LocalApiError if the daemon refuses."""  # noqa: D205, D209 - one sentence
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, redact: Callable[[bytes], bytes] = lambda text: text) -> None:
+        """`redact` masks secrets in what the daemon says: error texts of control quote keys, and anyone reads status."""
         self.path = socket_path
+        self.redact = redact
 
     async def ready(self) -> bool:
         """Blocks until the backend exists. False: this build has no `/server-status` or it said no; ask again."""
@@ -94,7 +96,7 @@ class LocalApi:
     async def snapshot(self, *, peers: bool = True, timeout: float = 10.0) -> Snapshot:  # noqa: ASYNC109 - one budget
         """`GET status`."""
         target = _PREFIX + ("status" if peers else "status?peers=false")
-        return msgspec.json.decode(await self._ok("GET", target, timeout=timeout), type=Snapshot)
+        return msgspec.json.decode(self.redact(await self._ok("GET", target, timeout=timeout)), type=Snapshot)
 
     async def prefs(self) -> dict[str, object]:
         """`GET prefs`, whole: `start` replaces them all, so what is not sent back is lost."""
@@ -123,7 +125,7 @@ class LocalApi:
         """`GET serve-config`: the JSON of `ipn.ServeConfig` (`null`: never set), and the ETag of this state of it."""
         answer = await self._exchange("GET", _PREFIX + "serve-config")
         if answer.status >= 400:  # noqa: PLR2004
-            raise LocalApiError(answer.status, _error_text(answer.body))
+            raise LocalApiError(answer.status, _error_text(self.redact(answer.body)))
         return answer.body, answer.etag
 
     async def set_serve_config(self, body: bytes, etag: str) -> bool:
@@ -131,7 +133,7 @@ class LocalApi:
         extra = [("If-Match", etag)]
         answer = await self._exchange("POST", _PREFIX + "serve-config", msgspec.Raw(body), extra=extra)
         if answer.status >= 400 and answer.status != _CHANGED_MEANWHILE:  # noqa: PLR2004
-            raise LocalApiError(answer.status, _error_text(answer.body))
+            raise LocalApiError(answer.status, _error_text(self.redact(answer.body)))
         return answer.status != _CHANGED_MEANWHILE
 
     async def watch(self) -> AsyncIterator[Notify]:
@@ -150,7 +152,7 @@ class LocalApi:
                     *lines, rest = (rest + bytes(event.data)).split(b"\n")
                     for line in lines:
                         if line.strip():
-                            yield msgspec.json.decode(line, type=Notify)
+                            yield msgspec.json.decode(self.redact(line), type=Notify)
         except h11.RemoteProtocolError:
             return
         finally:
@@ -165,7 +167,7 @@ class LocalApi:
     ) -> bytes:
         status, answer = await self._request(method, target, body, timeout)
         if status >= 400:  # noqa: PLR2004
-            raise LocalApiError(status, _error_text(answer))
+            raise LocalApiError(status, _error_text(self.redact(answer)))
         return answer
 
     async def _request(

@@ -82,6 +82,7 @@ def in_background(boot: Boot) -> None:
     with contextlib.suppress(OSError):
         files.remove(boot.layout.stopped)
         files.remove(boot.layout.logged_out)
+    environ.forget(SECRETS)  # before the fork: the supervisor's environment never has them
     if os.fork() == 0:
         _become_supervisor(boot)
     boot.lock.release()

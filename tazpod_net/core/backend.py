@@ -201,7 +201,8 @@ def _exit_nodes(peers: dict[str, Peer]) -> dict[str, str]:
     """By what an exit node may be called: addresses, full name, first label (`ipn/prefs.go`, exitNodeIPOfArg)."""
     found: dict[str, str] = {}
     for peer in peers.values():
+        found.update(dict.fromkeys(peer.ips or (), peer.id))  # in use by address, it may not offer itself (any more)
         if peer.offers_exit:
             name = peer.dns_name.rstrip(".").lower()
-            found.update(dict.fromkeys(filter(None, [*(peer.ips or ()), name, name.split(".", 1)[0]]), peer.id))
+            found.update(dict.fromkeys(filter(None, [name, name.split(".", 1)[0]]), peer.id))
     return found

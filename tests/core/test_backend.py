@@ -117,8 +117,9 @@ def test_peers_are_counted_by_the_way_that_traffic_takes() -> None:
 
 
 def test_exit_nodes_are_known_by_all_their_names() -> None:
-    """Peers that offer themselves, by address, full name and first label, in lower case."""
+    """Peers that offer themselves, by full name and first label, in lower case; all peers by address."""
     assert fold_snapshot(Backend(), snapshot()).exit_nodes == {
+        "100.64.0.2": "a",
         "100.64.0.9": "d",
         "exit.example.ts.net": "d",
         "exit": "d",

@@ -43,9 +43,7 @@ def test_what_is_not_a_duration_is_refused(text: str) -> None:
         parse_duration(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("0", 0.0), ("-0", 0.0), ("-1.5s", -1.5), ("+2m", 120.0), ("60s", 60.0)]
-)
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("-0", 0.0), ("-1.5s", -1.5), ("+2m", 120.0), ("60s", 60.0)])
 def test_go_accepts_signs_and_needs_units(text: str, seconds: float) -> None:
     """The strict form is Go's own."""
     assert parse_go_duration(text) == seconds

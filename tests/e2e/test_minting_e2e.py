@@ -207,7 +207,7 @@ class TestFaults:
         """In `status` and in what `up` ends with: the code, why, and that it goes on or what to do."""
         endpoint, fault, code, part = FAULTS[name]
         control.add_minting_fault(endpoint, **fault)  # type: ignore[arg-type]
-        done = minting.up("--timeout", "4", expect=1, timeout=30)
+        done = minting.up("--timeout", "3", expect=1, timeout=30)
         assert part in done.err
         seen = minting.eventually(lambda s: part in (s["backend"]["login"] or ""))
         backend = seen["backend"]

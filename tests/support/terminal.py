@@ -43,7 +43,8 @@ def give_rc(shell: str, user: Path, lines: str) -> Path:
     name, prompt = _RC[shell]
     path = user / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(prompt + lines)
+    if not path.exists() or path.read_text() != prompt + lines:  # other shells may be reading it
+        path.write_text(prompt + lines)
     if shell == "fish":  # or its first start makes completions from manual pages, behind everybody's back
         (user / ".local/share/fish/generated_completions").mkdir(parents=True, exist_ok=True)
     return path

@@ -81,7 +81,7 @@ class LocalApi:
     LocalApiError if the daemon refuses."""  # noqa: D205, D209 - one sentence
 
     def __init__(self, socket_path: str, redact: Callable[[bytes], bytes] = lambda text: text) -> None:
-        """`redact` masks secrets in what the daemon says: error texts of control quote keys, and anyone reads status."""
+        """`redact` masks secrets in what the daemon says: error texts quote keys, and anyone may read the status."""
         self.path = socket_path
         self.redact = redact
 

@@ -673,7 +673,7 @@ HARD = {"type": tarfile.LNKTYPE, "linkname": "/etc/passwd"}
 LONG = {"type": tarfile.DIRTYPE, "pax_headers": {"comment": "a" * 2_000_000}}
 SPARSE = {"pax_headers": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9999999999"}}
 HOSTILE: dict[str, tuple[list[Entry], str]] = {
-    "absolute": ([Entry("/tmp/tailscaled", b"x"), *FINE], "leads out of its folder"),
+    "absolute": ([Entry("/etc/tailscaled", b"x"), *FINE], "leads out of its folder"),
     "parent": ([*FINE, Entry(f"{F}/../tailscaled", b"x")], "leads out of its folder"),
     "deep parent": ([*FINE, Entry(f"{F}/a/../../../tailscaled", b"x")], "leads out of its folder"),
     "outside": ([*FINE, Entry("tailscaled", b"x")], "is not in"),

@@ -324,7 +324,7 @@ class TestContainers:
         contained.up()
         old = contained.daemons()
         contained.crash()
-        assert state_of(old[0]) == "Z"
+        assert state_of(old[0]) == "Z"  # and stays so
         assert contained.status(expect=3)["daemon"]["pid"] is None
         contained.up()
         assert contained.status(expect=0)["daemon"]["adopted"] is False

@@ -12,7 +12,7 @@ from tests.e2e.conftest import Make
 from tests.support.eventually import eventually
 from tests.support.lab import Binaries, Control, Node
 from tests.support.netns import Place
-from tests.support.product import Product, gone, is_alive
+from tests.support.product import Product, free_port, gone, is_alive
 
 ROUNDS = 30
 
@@ -168,12 +168,15 @@ class TestTwoHomes:
 
     def test_proxies_take_the_next_free_port(self, make: Make, peer: Node) -> None:
         """The second userspace home listens on another port, says so, and works."""
-        one, two = make(), make()
+        given = {f"TAZPOD_NET_PROXY_{kind}": f"127.0.0.1:{free_port()}" for kind in ("SOCKS5", "HTTP")}
+        one, two = make(**given), make(**given)
         one.up()
         two.up()
-        ports = [home.status()["proxy"]["http"] for home in (one, two)]
-        assert ports[0] != ports[1]
-        assert ports[1] in two.run("status").out
+        ports = [home.status()["proxy"] for home in (one, two)]
+        assert ports[0]["http"] == given["TAZPOD_NET_PROXY_HTTP"]
+        assert ports[0]["socks5"] == given["TAZPOD_NET_PROXY_SOCKS5"]
+        assert len({*ports[0].values(), *ports[1].values()}) == 4
+        assert all(port in two.run("status").out for port in ports[1].values())
         url = f"http://{peer.ip}:{peer.serve('next door')}/"
         assert [home.fetch(url) for home in (one, two)] == ["next door", "next door"]
 

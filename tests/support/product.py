@@ -7,9 +7,11 @@ commands, exit codes, the status object and the files of a home that are promise
 import contextlib
 import json
 import os
+import random
 import selectors
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -86,6 +88,14 @@ def kill(pid: int | None, number: signal.Signals = signal.SIGKILL) -> None:
     """Sends a signal to a process that must exist."""
     assert pid
     os.kill(pid, number)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on, outside the range that the kernel hands out by itself."""
+    while True:
+        with socket.socket() as trial, contextlib.suppress(OSError):
+            trial.bind(("127.0.0.1", random.SystemRandom().randrange(15000, 32000)))
+            return int(trial.getsockname()[1])
 
 
 def gone(pid: int) -> None:
@@ -201,6 +211,8 @@ class Product:
         self.env |= {name: os.environ[name] for name in (leaks.MARKER,) if name in os.environ}
         if mode is not None:
             self.env["TAZPOD_NET_DAEMON_MODE"] = mode
+        if not place.is_private:  # many tests at once beside each other: none may take another's port
+            self.env["TAZPOD_NET_PROXY_SOCKS5"] = self.env["TAZPOD_NET_PROXY_HTTP"] = f"127.0.0.1:{free_port()}"
         if control is not None:
             self.env |= lab_environment(control.url, "/nowhere", loopback_only=True)
             del self.env["TS_LOGS_DIR"]  # the program's own duty
@@ -422,11 +434,13 @@ class Product:
 
     def crash(self) -> None:
         """Everything dies at once, as when a container is killed."""
-        for number in (signal.SIGSTOP, signal.SIGKILL):
+        killed = set()
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: nobody may restart what dies
             for process in self.processes():
+                killed.add(process.pid)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, number)
-        eventually(lambda: not self.processes())
+        eventually(lambda: not any(map(is_alive, killed)) and not self.processes())
 
     def report(self) -> str:
         """What a failed assertion should show."""

@@ -56,7 +56,7 @@ function _tazpod_net_locate {
   /*) ;;
   \~ | \~/*) home=${HOME-}${home#\~} ;;
   \~*) \return 1 ;;
-  *) home=$PWD/$home ;;
+  *) home=${PWD%/}/$home ;;
   esac
   _tazpod_net_home=$home
 }
@@ -88,7 +88,6 @@ fi
 if [[ ${TAZPOD_NET_HOOK_COMPLETION:-0} != 0 ]]; then
   function _tazpod_net_load {
     if [[ -n ${ZSH_VERSION-} ]]; then
-      \unset -f _tazpod-net
       \eval "$(\command tazpod-net completion zsh 2>/dev/null)"
       \typeset -f _tazpod-net >/dev/null && _tazpod-net "$@"
     else
@@ -110,7 +109,7 @@ function _tazpod_net_forget {
   \unset _tazpod_net_word _tazpod_net_rest
   [[ ${TAZPOD_NET_HOOK_WRAPPER:-0} == 0 ]] || \return 0
   \unset _tazpod_net_home
-  \unset -f _tazpod_net_lives _tazpod_net_locate _tazpod_net_look _tazpod_net_forget
+  \unset -f _tazpod_net_lives _tazpod_net_locate _tazpod_net_look _tazpod_net_forget 2>/dev/null || :
 }
 
 if _tazpod_net_look; then
@@ -185,6 +184,7 @@ function _tazpod_net_is_left {
 }
 
 # The text under the key $1 of state/status.json, into _tazpod_net_value.
+# shellcheck disable=SC1003 # backslashes are what it is about
 function _tazpod_net_status {
   [[ -z ${ZSH_VERSION-} ]] || \builtin emulate -L ksh
   \local IFS='' text='' quote=$'\001' slash=$'\002'
@@ -467,7 +467,8 @@ function _tazpod_net_clear {
   \unset -f _tazpod_net_say _tazpod_net_find_marks _tazpod_net_claim _tazpod_net_once _tazpod_net_is_left \
     _tazpod_net_status _tazpod_net_find_credentials _tazpod_net_try_file _tazpod_net_launch _tazpod_net_newest \
     _tazpod_net_ended _tazpod_net_tell_failure _tazpod_net_start _tazpod_net_wait _tazpod_net_step _tazpod_net_begin \
-    _tazpod_net_follow _tazpod_net_tell_ready _tazpod_net_enter_prompt _tazpod_net_leave_prompt _tazpod_net_clear
+    _tazpod_net_follow _tazpod_net_tell_ready _tazpod_net_enter_prompt _tazpod_net_leave_prompt _tazpod_net_clear \
+    2>/dev/null || :
 }
 
 # Sourced once more while something is waited for: the next prompt looks.

@@ -19,6 +19,7 @@ from tazpod_net.ports import LocalApi
 
 SLOW_REFRESH = 300.0  # seconds
 RENEW_BEFORE = 7 * 86400.0  # seconds before the node key's end, if a new key can be minted
+SETTLE = 60.0  # seconds after a login before the end of its node key is believed
 HUNG_AFTER = 1.0  # seconds without an answer: the daemon does not answer
 _ALL_SETTINGS = frozenset(Wanted.__struct_fields__)
 _FIRST_TRY, _LAST_TRY = 0.002, 0.05  # seconds between attempts to reach a daemon that is starting
@@ -75,6 +76,9 @@ class Session:
         self._to_correct = _ALL_SETTINGS
         self._minted_key: str | None = None
         self._turn = asyncio.Lock()
+        self._life: float | None = None  # seconds that a new node key lives here; known after a login
+        self._measure = False
+        self._settled_at = 0.0
         self._key_known = False  # `backend.key_ends` is that of the present login
         self._armed = True  # the present attempt's own login has been taken by the daemon
         self._suspected = False  # the log said that control has forgotten this node
@@ -268,7 +272,16 @@ class Session:
         )
 
     def _expiring(self) -> bool:
-        return self._key_left() < RENEW_BEFORE
+        """Whether to renew: a week ahead, or in the last third of a key that lives for less than three.
+
+        Never right after a login: the status may still show the end of the key before.
+        """
+        if self.hooks.now() < self._settled_at:
+            return False
+        left = self._key_left()
+        if self._measure and left < float("inf"):
+            self._life, self._measure = left, False
+        return left < (RENEW_BEFORE if self._life is None else min(RENEW_BEFORE, self._life / 3))
 
     def _key_left(self) -> float:
         """Seconds until the node key ends; without an end, or before a snapshot has told of this login: for ever."""
@@ -286,7 +299,10 @@ class Session:
         if self._pid is None or not self.live:
             return
         facts = self._facts(error=error, finished=finished, minted=minted, deleted=deleted)
+        attempt = self.login.attempt
         self.login, action = logins.decide(self.login, facts)
+        if attempt is not None and self.login.attempt is None and self.backend.state in {"Running", "Starting"}:
+            self._measure, self._settled_at = True, self.hooks.now() + SETTLE
         match action:
             case Action.MINT:
                 self._spawn(self._mint(self.login.attempt))

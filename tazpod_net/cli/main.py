@@ -66,6 +66,10 @@ def _command(name: str) -> Command:
         from tazpod_net.cli import logs  # noqa: PLC0415
 
         return logs.logs
+    if name == "install":
+        from tazpod_net.cli import install  # noqa: PLC0415
+
+        return install.install
     if name == "probe":
         from tazpod_net.cli import probe  # noqa: PLC0415
 

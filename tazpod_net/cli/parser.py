@@ -138,6 +138,13 @@ def _supervise(parser: Parser) -> None:
     parser.add_argument("--mode", choices=MODES, help="instead of daemon.mode")
 
 
+def _install(parser: Parser) -> None:
+    parser.add_argument("--version", metavar="V", help="this version (default: the latest stable one)")
+    parser.add_argument("--to", metavar="DIR", help="into this directory (default: /usr/local/bin, else ~/.local/bin)")
+    parser.add_argument("--mirror", metavar="URL", help="instead of https://pkgs.tailscale.com")
+    parser.add_argument("--force", action="store_true", help="fetch although they are there")
+
+
 def _nothing(_parser: Parser) -> None:
     return
 
@@ -169,6 +176,7 @@ COMMANDS: dict[str, Command] = {
     "logout": Command("log out of the tailnet", "tazpod-net logout"),
     "probe": Command("which mode can be had here, and why", "tazpod-net probe --json", _probe),
     "tailscale": Command("run the tailscale command on this daemon", "tazpod-net tailscale ping vault", _tailscale),
+    "install": Command("put tailscaled and tailscale in place", "tazpod-net install --version 1.102.5", _install),
     "supervise": Command("run the supervisor in the foreground", "tazpod-net supervise", _supervise),
 }
 

@@ -359,7 +359,9 @@ def _fish_value(value: Option) -> str:
 
 def _fish_option(option: Option) -> str:
     words = [f"-s {name[1:]}" if not name.startswith("--") else f"-l {name[2:]}" for name in option.names]
-    if option.kind in {"directory", "file"}:
+    if option.kind == "directory":
+        words.append("-x -a '(__fish_complete_directories (commandline -ct))'")
+    elif option.kind == "file":
         words.append("-r -F")
     elif option.takes_value:
         peers = " (string replace -r '^' peer: (__tazpod_net_peers))" if option.kind == "condition" else ""

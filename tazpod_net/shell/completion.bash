@@ -41,12 +41,14 @@ _tazpod_net() {
   COMPREPLY=()
 @TABLE@
   case $kind in
-  directory) compopt -o filenames 2>/dev/null && mapfile -t COMPREPLY < <(compgen -d -- "$word") ;;
-  file) compopt -o filenames 2>/dev/null && mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
+  directory | file)
+    compopt -o filenames 2>/dev/null
+    mapfile -t COMPREPLY < <(compgen "-${kind:0:1}" -- "$word")
+    ;;
   rest) compopt -o default 2>/dev/null ;;
   nothing) ;;
   *)
-    if [[ $kind == peer || $kind == condition && $head == peer: ]]; then
+    if [[ $kind == peer && $word != -* || $kind == condition && $head == peer: ]]; then
       words=$(_tazpod_net_peers)
     elif [[ -n $head ]]; then
       words=''

@@ -50,7 +50,7 @@ function __tazpod_net_locate
         case '~*'
             set home ''
         case '*'
-            set home $PWD/$home
+            set home (string replace -r '/$' '' -- $PWD)/$home
     end
     set -g __tazpod_net_home $home
     test -n "$home"

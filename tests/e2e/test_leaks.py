@@ -44,7 +44,7 @@ class Spy:
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def _work(self) -> None:
-        while not self._end.wait(0.002):
+        while not self._end.wait(0.005):
             for pid in self._others():
                 self._read(pid)
             self.rounds += 1

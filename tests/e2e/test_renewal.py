@@ -148,10 +148,12 @@ class TestRenewal:
 
     @pytest.fixture
     def ending(self, make: Make, control: Control) -> Product:
-        """An untagged node whose key ends in three days; nothing mints yet."""
+        """An untagged node whose key ends in three days, found by a new supervisor; nothing mints yet."""
         control.add_api_key(API_KEY)
         control.set(node_key_expiry_s=3 * DAY)
         product = make(TAZPOD_NET_LOGIN_API_URL=control.api_url, TAZPOD_NET_LOGIN_TAGS="")
+        product.up("--wait", "online")
+        product.down()
         product.up("--wait", "online")
         return product
 

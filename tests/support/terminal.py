@@ -20,15 +20,14 @@ from tests.support.netns import HERE, Place, is_alive
 
 PROMPT = "P>"
 SHELLS = ("bash", "zsh", "fish")
-# Where a shell of this kind reads its start-up commands, below its user's directory, and what shows PROMPT.
-_RC = {
-    "bash": (".bashrc", f"PS1='{PROMPT} '\n"),
-    "zsh": (".zshrc", f"PS1='{PROMPT} '\nunsetopt prompt_sp\n"),
-    "fish": (
-        ".config/fish/config.fish",
-        f"function fish_prompt; echo '{PROMPT} '; end\nset -g fish_greeting\nset -g fish_autosuggestion_enabled 0\n",
-    ),
+# What makes a shell show PROMPT and nothing else.
+PROMPTS = {
+    "bash": f"PS1='{PROMPT} '\n",
+    "zsh": f"PS1='{PROMPT} '\nunsetopt prompt_sp\n",
+    "fish": f"function fish_prompt; echo '{PROMPT} '; end\nset -g fish_greeting\n"
+    "set -g fish_autosuggestion_enabled 0\n",
 }
+_RC = {"bash": ".bashrc", "zsh": ".zshrc", "fish": ".config/fish/config.fish"}
 
 
 def needs(*programs: str) -> None:
@@ -40,8 +39,7 @@ def needs(*programs: str) -> None:
 
 def give_rc(shell: str, user: Path, lines: str) -> Path:
     """Writes the start-up file of `shell` for the user whose directory is `user`: a plain prompt, then `lines`."""
-    name, prompt = _RC[shell]
-    path = user / name
+    path, prompt = user / _RC[shell], PROMPTS[shell]
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text() != prompt + lines:  # other shells may be reading it
         path.write_text(prompt + lines)

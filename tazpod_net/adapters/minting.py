@@ -13,26 +13,23 @@ five, and it trusts what the system trusts instead of a list of its own. Its red
 credentials must not follow a redirect to another host.
 """
 
-import base64
 import contextlib
 import ctypes
 import datetime as dt
 import email.utils
-import ipaddress
 import os
 import random
 import re
 import resource
 import signal
-import socket
 import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
+from http.client import HTTPException
 from typing import NoReturn, TypeVar
-from urllib.parse import quote, quote_plus, unquote, urlencode, urljoin
+from urllib.parse import quote, quote_plus, urlencode
 
 import msgspec
 import tenacity
@@ -40,6 +37,7 @@ import urllib3
 from urllib3 import exceptions as http_errors
 
 from tazpod_net import __version__
+from tazpod_net.adapters import https
 from tazpod_net.core import minting as words
 from tazpod_net.core.minting import (
     LARGEST_REPLY,
@@ -63,7 +61,6 @@ _CLEARANCE_S = 0.5
 _MOST_REDIRECTS = 3
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _TOKEN_PATH = "/api/v2/oauth/token"  # noqa: S105 - no password
-_REDIRECTS = {301, 302, 303, 307, 308}
 _UNAUTHORIZED = 401
 T = TypeVar("T")
 
@@ -162,11 +159,11 @@ class Minting:
         self._pool = pool
         self._budget = budget
         self._jitter = random.uniform(0.8, 1.2)  # noqa: S311 - so that containers that fail together do not return together
-        self._secrets = (*request.secrets, *way.secrets, _pair(request.client_id, request.client_secret))
+        self._secrets = (*request.secrets, *way.secrets, https.basic(request.client_id, request.client_secret))
 
     def run(self) -> Answer:
         """By OAuth a token first; then the key."""
-        authorization = f"Basic {_pair(self._request.api_key, '')}"
+        authorization = f"Basic {https.basic(self._request.api_key, '')}"
         if self._request.is_oauth:
             token = self._attempts(self._token)
             if isinstance(token, Trouble):
@@ -209,7 +206,7 @@ class Minting:
         full_form = urlencode({**form, "client_id": client, "client_secret": secret}).encode()
         call, reply = self._post("token", _TOKEN_PATH, full_form, {})
         if isinstance(reply, Reply) and reply.status == _UNAUTHORIZED:
-            pair = _pair(quote_plus(client), quote_plus(secret))  # encoded, RFC 6749, 2.3.1
+            pair = https.basic(quote_plus(client), quote_plus(secret))  # encoded, RFC 6749, 2.3.1
             call, reply = self._post("token", _TOKEN_PATH, urlencode(form).encode(), {"Authorization": f"Basic {pair}"})
         return reply if isinstance(reply, Trouble) else words.read_token(reply, call)
 
@@ -228,12 +225,12 @@ class Minting:
             try:
                 reply, target = self._exchange(url, body, headers)
             except (http_errors.HTTPError, HTTPException, OSError) as e:
-                return call, words.explain(failure_of(e), call)
+                return call, words.explain(https.failure_of(e), call)
             if target is None:
                 return call, reply
-            url = _join(url, target)
+            url = https.join(url, target)
             if not self._way.allows(url):
-                return call, words.led_elsewhere(call, _shown(url))
+                return call, words.led_elsewhere(call, https.shown(url))
         return call, words.led_elsewhere(call, None)
 
     def _exchange(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[Reply, str | None]:
@@ -251,7 +248,7 @@ class Minting:
             timeout=urllib3.Timeout(connect=min(_CONNECT_S, max(_CLEARANCE_S, left - _CLEARANCE_S)), read=left + 1.0),
         )
         try:
-            target = response.headers.get("Location") if response.status in _REDIRECTS else None
+            target = response.headers.get("Location") if response.status in https.REDIRECTS else None
             return _reply(response), target
         finally:
             response.close()
@@ -267,11 +264,6 @@ _HEADERS = {
 
 def _last_result(state: tenacity.RetryCallState) -> object:
     return state.outcome.result() if state.outcome else None
-
-
-def _pair(user: str, password: str) -> str:
-    """The value of HTTP Basic (RFC 7617)."""
-    return base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
 
 
 # --- what comes back
@@ -324,55 +316,6 @@ def _date(value: str) -> float | None:
         return None
 
 
-def failure_of(e: BaseException, *, at_proxy: bool = False) -> Failure:  # noqa: C901 - one row per exception
-    """What an exception of urllib3, http.client, ssl or socket means; of its text, a proxy's status only."""
-    match e:
-        case http_errors.ProxyError():
-            status = re.search(r"Tunnel connection failed: ([0-9]{3})", str(e.original_error))
-            if status:
-                return Failure(Kind.PROXY_STATUS, int(status[1]), at_proxy=True)
-            return failure_of(e.original_error, at_proxy=True)
-        case http_errors.NameResolutionError():
-            return Failure(_name_kind(e.__cause__), at_proxy=at_proxy)
-        case http_errors.NewConnectionError():
-            return Failure(Kind.CONNECT, getattr(e.__cause__, "errno", None) or 0, at_proxy)
-        case http_errors.ConnectTimeoutError():
-            return Failure(Kind.CONNECT_SLOW, at_proxy=at_proxy)
-        case http_errors.TimeoutError() | TimeoutError():
-            return Failure(Kind.SLOW, at_proxy=at_proxy)
-        case ssl.SSLCertVerificationError():
-            return Failure(_CERTIFICATE_CODES.get(e.verify_code, Kind.CERT), e.verify_code, at_proxy)
-        case ssl.SSLError():
-            return Failure(Kind.TLS, at_proxy=at_proxy)
-        case http_errors.SSLError() | http_errors.ProtocolError() if isinstance(e.args[-1], BaseException):
-            return failure_of(e.args[-1], at_proxy=at_proxy)
-        case BadStatusLine() if not isinstance(e, RemoteDisconnected):
-            return Failure(Kind.NOT_HTTP, at_proxy=at_proxy)
-        case HTTPException() if not isinstance(e, IncompleteRead | RemoteDisconnected):
-            return Failure(Kind.NOT_HTTP, at_proxy=at_proxy)
-        case _:
-            return Failure(Kind.CUT, at_proxy=at_proxy)
-
-
-def _name_kind(cause: BaseException | None) -> Kind:
-    known = isinstance(cause, socket.gaierror) and cause.errno in {socket.EAI_NONAME, socket.EAI_NODATA}
-    return Kind.NAME_UNKNOWN if known else Kind.NAME_LATER
-
-
-# X509_V_ERR_* of openssl/x509_vfy.h.
-_CERTIFICATE_CODES = {
-    9: Kind.CERT_EARLY,
-    10: Kind.CERT_LATE,
-    2: Kind.CERT_UNKNOWN_CA,
-    18: Kind.CERT_UNKNOWN_CA,
-    19: Kind.CERT_UNKNOWN_CA,
-    20: Kind.CERT_UNKNOWN_CA,
-    21: Kind.CERT_UNKNOWN_CA,
-    62: Kind.CERT_NAME,
-    64: Kind.CERT_NAME,
-}
-
-
 # --- the way there
 
 
@@ -386,32 +329,22 @@ class Way(msgspec.Struct, frozen=True):
 
     def open(self) -> urllib3.PoolManager:
         """The pool of connections; nothing is connected yet."""
-        if self.proxy is None:
-            return urllib3.PoolManager(ssl_context=self.trust)
-        headers = {"Proxy-Authorization": f"Basic {_pair(*self._login)}"} if self.proxy.auth else {}
-        return urllib3.ProxyManager(
-            self.proxy._replace(auth=None).url,
-            proxy_headers=headers,
-            proxy_ssl_context=self.trust,
-            ssl_context=self.trust,
-        )
-
-    @property
-    def _login(self) -> tuple[str, str]:
-        user, _, password = (self.proxy.auth or "" if self.proxy else "").partition(":")
-        return unquote(user), unquote(password)
+        return https.open_pool(self.trust, self.proxy)
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """The proxy's user and password, in every form that is sent."""
-        return (*filter(None, self._login), _pair(*self._login)) if self.proxy and self.proxy.auth else ()
+        if self.proxy is None or not self.proxy.auth:
+            return ()
+        login = https.proxy_login(self.proxy)
+        return (*filter(None, login), https.basic(*login))
 
     def allows(self, url: str) -> bool:
         """Whether credentials may follow a redirect: https to the same host name, whose certificate proves it.
 
         Plain http stays at the very port: another one of this machine is another program.
         """
-        target = _parse(url)
+        target = https.parse(url)
         if target is None or target.auth is not None or target.host != self.base.host:
             return False
         return target.scheme == "https" or (target.scheme, target.port) == (self.base.scheme, self.base.port)
@@ -421,114 +354,37 @@ class Way(msgspec.Struct, frozen=True):
         return Call(
             request,
             step,
-            _shown(self.base.url),
+            https.shown(self.base.url),
             secrets,
-            proxy=_shown(self.proxy.url) if self.proxy else None,
+            proxy=https.shown(self.proxy.url) if self.proxy else None,
             cert_file=self.cert_file,
-            has_authorities=self._has_authorities(),
+            has_authorities=https.has_authorities(self.trust),
             at=time.time(),
         )
-
-    def _has_authorities(self) -> bool:
-        """OpenSSL reads files at once, and directories only when it needs them."""
-        directory = ssl.get_default_verify_paths().capath
-        return self.trust.cert_store_stats()["x509_ca"] > 0 or bool(directory and os.listdir(directory))
 
 
 def find_way(api_url: str, env: Mapping[str, str]) -> Way | Refused:
     """The way to the API, or what of the settings makes it impossible."""
-    base = _parse(api_url)
+    base = https.parse(api_url)
     if base is None or base.auth is not None or base.query is not None or base.fragment is not None:
         return words.bad_address()
-    if base.scheme == "http" and not _is_loopback(base):
+    if base.scheme == "http" and not https.is_loopback(base):
         return words.in_clear()
-    proxy = _find_proxy(base, env)
-    if isinstance(proxy, Refused):
-        return proxy
-    # Not create_default_context: that writes the keys of connections to SSLKEYLOGFILE.
-    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trust.load_default_certs()
     cert_file = env.get("SSL_CERT_FILE") or None
-    refused = _load(trust, cert_file) if cert_file else None
-    return refused or Way(base, trust, proxy, cert_file)
-
-
-def _load(trust: ssl.SSLContext, cert_file: str) -> Refused | None:
-    """Once more by name: OpenSSL passes over a file that it cannot use, in silence."""
     try:
-        trust.load_verify_locations(cafile=cert_file)
-    except ssl.SSLError:
-        return words.bad_cert_file(cert_file, 0)
-    except OSError as e:
-        return words.bad_cert_file(cert_file, e.errno or 0)
-    return None
+        return Way(base, https.make_trust(cert_file), https.find_proxy(base, env), cert_file)
+    except https.WayError as e:
+        return _unusable(e, base.host or "")
 
 
-def _join(url: str, target: str) -> str:
-    """Where a redirect leads; nowhere if that is no address at all."""
-    try:
-        return urljoin(url, target)
-    except ValueError:
-        return ""
-
-
-def _parse(url: str) -> urllib3.util.Url | None:
-    """A URL of http or https with a host, or None."""
-    try:
-        parsed = urllib3.util.parse_url(url)
-    except http_errors.LocationParseError:
-        return None
-    return parsed if parsed.scheme in {"http", "https"} and parsed.host else None
-
-
-def _shown(url: str) -> str:
-    """`host` or `host:port`: never user, password, path or query."""
-    parsed = _parse(url)
-    if parsed is None:
-        return ""
-    return f"{parsed.host}:{parsed.port}" if parsed.port else f"{parsed.host}"
-
-
-def _is_loopback(url: urllib3.util.Url) -> bool:
-    host = (url.host or "").strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _find_proxy(base: urllib3.util.Url, env: Mapping[str, str]) -> urllib3.util.Url | Refused | None:
-    """The proxy for this address: https_proxy and no_proxy as tailscaled reads them, which does not know ALL_PROXY."""
-    name = f"{base.scheme}_proxy"
-    value = env.get(name) or env.get(name.upper()) or ""
-    if not value or _is_exempt(base, env.get("no_proxy") or env.get("NO_PROXY") or ""):
-        return None
-    if re.match(r"socks[45]h?:", value, re.IGNORECASE):
-        return words.socks_proxy(name.upper(), base.host or "")
-    proxy = _parse(value if "://" in value else f"http://{value}")
-    if proxy is None:
-        return words.bad_address(name.upper(), "http://proxy.example:3128")
-    # What is not encrypted does not leave this machine.
-    return None if base.scheme == "http" and not _is_loopback(proxy) else proxy
-
-
-def _is_exempt(url: urllib3.util.Url, no_proxy: str) -> bool:
-    """NO_PROXY: names with their subdomains, addresses, networks, `*` (golang.org/x/net/http/httpproxy)."""
-    host = (url.host or "").strip("[]").rstrip(".")
-    port = url.port or (443 if url.scheme == "https" else 80)
-    return any(_fits(entry.strip().lower(), host, port) for entry in no_proxy.split(",") if entry.strip())
-
-
-def _fits(entry: str, host: str, port: int) -> bool:
-    name, colon, number = entry.rpartition(":")
-    if colon and number.isdigit() and (name.endswith("]") or ":" not in name):
-        if int(number) != port:
-            return False
-        entry = name
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
-    except ValueError:
-        return entry == "*" or host == entry.lstrip(".*") or host.endswith(f".{entry.lstrip('.*')}")
+def _unusable(e: https.WayError, host: str) -> Refused:
+    match e.kind:
+        case "socks":
+            return words.socks_proxy(e.name, host)
+        case "proxy":
+            return words.bad_address(e.name, "http://proxy.example:3128")
+        case _:
+            return words.bad_cert_file(e.value, e.number)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import pytest
 from urllib3 import exceptions as http_errors
 from urllib3.connection import HTTPConnection
 
-from tazpod_net.adapters import mintclient, minting, oneshot
+from tazpod_net.adapters import https, mintclient, minting, oneshot
 from tazpod_net.core.minting import Answer, Failure, Kind, Minted, Refused, Request
 from tests.support.eventually import eventually
 from tests.support.lab import Binaries, Control, Node
@@ -712,7 +712,7 @@ class TestProxies:
 )
 def test_what_an_exception_means(error: Exception, failure: Failure) -> None:
     """Those that no server of these tests can be made to cause at will."""
-    assert minting.failure_of(error) == failure
+    assert https.failure_of(error) == failure
 
 
 @pytest.mark.parametrize(
@@ -729,7 +729,7 @@ def test_what_the_resolver_says(code: int, kind: Kind) -> None:
     reason = socket.gaierror(code, "MARKER")
     error = http_errors.NameResolutionError("api.example", HTTPConnection("api.example"), reason)
     error.__cause__ = reason
-    assert minting.failure_of(error) == Failure(kind)
+    assert https.failure_of(error) == Failure(kind)
 
 
 # --- the program

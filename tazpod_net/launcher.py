@@ -17,6 +17,8 @@ _HOT = {
     ("status", "--short"): (b"status", b"short"),
     ("up",): (b"up", b"text"),
     ("start",): (b"up", b"text"),
+    ("up", "--wait", "ready"): (b"up", b"text"),  # what a bare one means: 15 ms less for scripts that say it
+    ("start", "--wait", "ready"): (b"up", b"text"),
 }
 
 
@@ -43,7 +45,8 @@ def _cold(argv: list[str]) -> int:
     from tazpod_net.cli.main import run, run_plain_up  # noqa: PLC0415 - 60 ms that a prompt must not pay
 
     home, words = _split_home(argv)
-    return run_plain_up(home) if words in (["up"], ["start"]) else run(argv)
+    op, _ = _HOT.get(tuple(words), (b"", b""))
+    return run_plain_up(home) if op == b"up" else run(argv)
 
 
 def _leave(code: int) -> None:

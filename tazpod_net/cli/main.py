@@ -66,6 +66,10 @@ def _command(name: str) -> Command:
         from tazpod_net.cli import logs  # noqa: PLC0415
 
         return logs.logs
+    if name in {"init", "completion"}:
+        from tazpod_net.cli import shell  # noqa: PLC0415
+
+        return {"init": shell.init, "completion": shell.completion}[name]
     if name == "install":
         from tazpod_net.cli import install  # noqa: PLC0415
 

@@ -9,6 +9,7 @@ from tazpod_net.core.conditions import CONDITIONS
 from tazpod_net.core.durations import FORMS, parse_duration
 from tazpod_net.errors import UsageError
 
+SHELLS = ("bash", "zsh", "fish")
 MODES = ("auto", "tun", "userspace")
 ALIASES = {"start": "up", "stop": "down"}
 
@@ -138,6 +139,17 @@ def _supervise(parser: Parser) -> None:
     parser.add_argument("--mode", choices=MODES, help="instead of daemon.mode")
 
 
+def _init(parser: Parser) -> None:
+    parser.add_argument("shell", choices=SHELLS, help="which shell")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--install", action="store_true", help="write it into the shell's startup file")
+    group.add_argument("--uninstall", action="store_true", help="take it out of there again")
+
+
+def _completion(parser: Parser) -> None:
+    parser.add_argument("shell", choices=SHELLS, help="which shell")
+
+
 def _install(parser: Parser) -> None:
     parser.add_argument("--version", metavar="V", help="this version (default: the latest stable one)")
     parser.add_argument("--to", metavar="DIR", help="into this directory (default: /usr/local/bin, else ~/.local/bin)")
@@ -176,6 +188,8 @@ COMMANDS: dict[str, Command] = {
     "logout": Command("log out of the tailnet", "tazpod-net logout"),
     "probe": Command("which mode can be had here, and why", "tazpod-net probe --json", _probe),
     "tailscale": Command("run the tailscale command on this daemon", "tazpod-net tailscale ping vault", _tailscale),
+    "init": Command("what a shell sources to start the tailnet by itself", "tazpod-net init bash --install", _init),
+    "completion": Command("the shell's completion script", "tazpod-net completion bash", _completion),
     "install": Command("put tailscaled and tailscale in place", "tazpod-net install --version 1.102.5", _install),
     "supervise": Command("run the supervisor in the foreground", "tazpod-net supervise", _supervise),
 }

@@ -18,7 +18,10 @@ HOME = "TAZPOD_NET_HOME"
 CONFIG = "TAZPOD_NET_CONFIG"
 COMPAT = "TAZPOD_NET_COMPAT"
 # Ours, but no keys of the configuration.
-OTHER_NAMES = frozenset({HOME, CONFIG, COMPAT, "TAZPOD_NET_DEBUG", "TAZPOD_NET_INSTALL_MIRROR"})
+OTHER_NAMES = frozenset(
+    {HOME, CONFIG, COMPAT, "TAZPOD_NET_DEBUG", "TAZPOD_NET_INSTALL_MIRROR"}
+    | {"TAZPOD_NET_HOOK_COMPLETION", "TAZPOD_NET_HOOK_WRAPPER"}
+)
 
 # containerboot's name -> key. Of two names for one key the later wins (settings.go:96).
 CONTAINERBOOT: dict[str, str] = {

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from tests.e2e.conftest import Make
 from tests.support.eventually import eventually
 from tests.support.lab import Control, Mode, Node
-from tests.support.product import Product, gone, is_alive
+from tests.support.product import Product, gone, is_alive, kill
 
 UNPRIVILEGED = 12345
 SOCKS_CLIENT = """
@@ -176,6 +177,16 @@ class TestTimeouts:
         moded.run("wait", "--timeout", "60", expect=0, timeout=70)
         assert moded.status(expect=0)["daemon"]["restarts"] == 0
 
+    def test_an_interrupted_up_leaves_it_running(self, product: Product, control: Control) -> None:
+        """Ctrl-C ends the command with 130, not what it started."""
+        control.outage()
+        with product.popen("up") as up:
+            product.eventually(lambda s: s["live"])
+            kill(up.process.pid, signal.SIGINT)
+            assert up.process.wait(timeout=30) == 130
+        control.outage(on=False)
+        product.run("wait", "--timeout", "60", expect=0, timeout=70)
+
     def test_up_json_at_the_timeout(self, product: Product, control: Control) -> None:
         """`up --json` that is not ready in time still prints the status object, with exit 1."""
         control.outage()
@@ -330,6 +341,37 @@ class TestLogs:
         product.up()
         lines = product.run("logs", "--supervisor", "-n", "all", expect=0).out.splitlines()
         assert [json.loads(line) for line in lines]
+
+
+class TestPipes:
+    """Where output goes."""
+
+    @pytest.mark.parametrize(
+        "arguments", [["logs", "-n", "all"], ["status"], ["status", "--watch", "--json"]], ids=" ".join
+    )
+    def test_a_reader_that_leaves(self, product: Product, arguments: list[str]) -> None:
+        """`... | head -1` is quiet and ends."""
+        product.up()
+        if "--watch" in arguments:
+            product.kill_daemon()  # so that there is more to write
+        done = product.run(*arguments, prefix=["sh", "-c", '"$@" | head -1', "sh"], timeout=20)
+        assert len(done.out.splitlines()) == 1
+        assert done.err == ""
+
+    def test_closed_descriptors(self, product: Product) -> None:
+        """Started with 0, 1 and 2 closed: no file of the home becomes somebody's standard output."""
+        closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+        product.run("up", prefix=closed, expect=0)
+        product.run("status", prefix=closed, expect=0)
+        product.run("logs", prefix=closed)
+        assert product.status(expect=0)["ready"] is True
+        assert product.short().startswith("tailnet: ready")
+        log = product.run("logs", "-n", "all", expect=0).out
+        assert "Program starting" in log
+        assert "ready: " not in log
+        product.run("down", prefix=closed, expect=0)
+        assert product.daemons() == []
+        assert "stopped" not in product.log.read_text().splitlines()
 
 
 class TestDown:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.conftest import Make
 from tests.support.eventually import eventually
-from tests.support.lab import Binaries, Control, Node
+from tests.support.lab import Binaries, Control, Mode, Node
 from tests.support.netns import Place
 from tests.support.product import Product, free_port, gone, is_alive
 
@@ -192,14 +192,14 @@ class TestForeign:
             process.kill()
             process.wait()
 
-    def _by_hand(self, product: Product, state: Path, socket: Path) -> int:
+    def _by_hand(self, product: Product, state: Path, socket: Path, tun: str = "userspace-networking") -> int:
         """Starts tailscaled as a person would; its pid."""
         state.mkdir(parents=True, exist_ok=True)
         argv = [str(product.programs.tailscaled), f"--statedir={state}", f"--socket={socket}", "--port=0"]
         env = {**product.env, "TS_LOGS_DIR": str(state)}
         env.pop("TS_AUTHKEY", None)
         process = product.place.popen(
-            [*argv, "--tun=userspace-networking"],
+            [*argv, f"--tun={tun}"],
             env=env,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -209,13 +209,14 @@ class TestForeign:
         eventually(socket.is_socket)
         return process.pid
 
-    def test_on_our_state_is_refused_and_taken_over(self, product: Product, control: Control) -> None:
+    def test_on_our_state_is_refused_and_taken_over(self, make: Make, control: Control, mode: Mode) -> None:
         """One on HOME/state: `up` exits 1 naming pid and option; `--takeover` stops it and keeps the identity."""
+        product = make(mode=mode)
         product.up()
         identity = product.status()["backend"]["ips"], control.nodes()[0]["node_key"]
         product.down()
         socket = product.user / "by-hand.sock"
-        pid = self._by_hand(product, product.state, socket)
+        pid = self._by_hand(product, product.state, socket, "tailscale0" if mode == "tun" else "userspace-networking")
         refused = product.up(expect=1)
         assert f"(pid {pid}" in refused.err
         assert "tazpod-net up --takeover" in refused.err

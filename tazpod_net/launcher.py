@@ -24,6 +24,7 @@ _HOT = {
 
 def main() -> None:
     """The program. Ends the process."""
+    _open_standard_fds()
     try:
         code = _hot(sys.argv[1:])
         if code is None:
@@ -39,6 +40,18 @@ def main() -> None:
         sys.stderr.write(f"tazpod-net: {what}: please report it; TAZPOD_NET_DEBUG=1 shows where\n")
         code = 1
     _leave(code)
+
+
+def _open_standard_fds() -> None:
+    """Cron and `docker exec -d` may close them: no file of the home may become one of them, and print must work."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    for name, fd in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(fd, "r" if fd == 0 else "w", closefd=False))
 
 
 def _cold(argv: list[str]) -> int:

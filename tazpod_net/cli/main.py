@@ -44,6 +44,8 @@ def _guarded(work: Callable[[], int]) -> int:
     except TazpodNetError as e:
         complain(str(e))
         return e.exit_code
+    except BrokenPipeError:
+        raise  # the reader has gone: the launcher ends quietly
     except PermissionError as e:
         complain(f"{e.filename or 'something'} may not be used ({(e.strerror or '').lower()}): run it as its owner")
         return 1

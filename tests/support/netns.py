@@ -39,6 +39,8 @@ mkdir -p /run/lock /run/tailscale
 overlay /etc
 for directory in $OVERLAYS; do overlay "$directory"; done
 grep -q '^overlay /etc overlay ' /proc/self/mounts
+# The programs may lie below a directory that only root may enter: other users of the tests must reach them.
+for directory in $CLOSED; do overlay "$directory"; chmod o+x "$directory"; done
 rm -f /etc/resolv.conf
 printf '%s' "$RESOLV_CONF" >/etc/resolv.conf
 cp /etc/resolv.conf /run/resolv.conf.bound
@@ -153,6 +155,7 @@ class Namespace(Place):
         The default resolver answers nothing and refuses at once.
         """
         settings = {
+            "CLOSED": " ".join(d for d in closed_ancestors(sys.prefix) if d not in overlays and is_overlayable(d)),
             "OVERLAYS": " ".join(d for d in overlays if d != "/etc" and is_overlayable(d)),
             "RESOLV_CONF": resolv_conf,
             "TUN": "yes" if tun else "no",
@@ -284,6 +287,13 @@ def is_alive(pid: int) -> bool:
 def pids() -> Iterator[int]:
     """All processes of this pid namespace."""
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def closed_ancestors(path: str) -> list[str]:
+    """The outermost directory above `path` that others may not enter; empty if they may enter all of them."""
+    parts = os.path.realpath(path).split("/")
+    above = ["/".join(parts[:n]) for n in range(2, len(parts) + 1)]
+    return [directory for directory in above if not os.stat(directory).st_mode & 0o001][:1]
 
 
 def is_overlayable(directory: str) -> bool:

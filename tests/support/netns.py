@@ -40,7 +40,8 @@ overlay /etc
 for directory in $OVERLAYS; do overlay "$directory"; done
 grep -q '^overlay /etc overlay ' /proc/self/mounts
 # The programs may lie below a directory that only root may enter: other users of the tests must reach them.
-for directory in $CLOSED; do overlay "$directory"; chmod o+x "$directory"; done
+[ -z "$CLOSED" ] || overlay "${CLOSED%% *}"
+[ -z "$CLOSED" ] || chmod o+x $CLOSED
 rm -f /etc/resolv.conf
 printf '%s' "$RESOLV_CONF" >/etc/resolv.conf
 cp /etc/resolv.conf /run/resolv.conf.bound
@@ -155,7 +156,7 @@ class Namespace(Place):
         The default resolver answers nothing and refuses at once.
         """
         settings = {
-            "CLOSED": " ".join(d for d in closed_ancestors(sys.prefix) if d not in overlays and is_overlayable(d)),
+            "CLOSED": " ".join(closed_ancestors(sys.prefix)),
             "OVERLAYS": " ".join(d for d in overlays if d != "/etc" and is_overlayable(d)),
             "RESOLV_CONF": resolv_conf,
             "TUN": "yes" if tun else "no",
@@ -290,10 +291,10 @@ def pids() -> Iterator[int]:
 
 
 def closed_ancestors(path: str) -> list[str]:
-    """The outermost directory above `path` that others may not enter; empty if they may enter all of them."""
+    """The directories above `path` that others may not enter, the outermost first."""
     parts = os.path.realpath(path).split("/")
     above = ["/".join(parts[:n]) for n in range(2, len(parts) + 1)]
-    return [directory for directory in above if not os.stat(directory).st_mode & 0o001][:1]
+    return [directory for directory in above if not os.stat(directory).st_mode & 0o001]
 
 
 def is_overlayable(directory: str) -> bool:

@@ -1,5 +1,6 @@
 """Not a line of the daemon's log is lost, doubled or blocked, whatever happens to the supervisor."""
 
+import contextlib
 import os
 import random
 import re
@@ -33,10 +34,14 @@ def chatty(product: Product, total: int, *, burst: int = 20, pause_ms: int = 4) 
 
 
 def whole_log(product: Product) -> str:
-    """Rotated files and the newest, oldest first."""
+    """Rotated files and the newest, oldest first; each is there or not, as the rotation goes on beside us."""
     rotated = [path for path in product.log.parent.iterdir() if re.fullmatch(r"tailscaled\.log\.\d+", path.name)]
     rotated.sort(key=lambda path: -int(path.suffix[1:]))
-    return "".join(path.read_text(errors="replace") for path in [*rotated, product.log])
+    texts: list[str] = []
+    for path in [*rotated, product.log]:
+        with contextlib.suppress(FileNotFoundError):  # between a rename and the new file; stays so if killed there
+            texts.append(path.read_text(errors="replace"))
+    return "".join(texts)
 
 
 def is_done(product: Product) -> bool:

@@ -12,6 +12,7 @@ for _name in ("ssl", "rich"):
 
 import asyncio  # noqa: E402 - after the line above, on purpose
 import contextlib  # noqa: E402
+import gc  # noqa: E402
 import os  # noqa: E402
 import random  # noqa: E402
 import time  # noqa: E402
@@ -44,7 +45,8 @@ from tazpod_net.session import Hooks, Plan, Session  # noqa: E402
 from tazpod_net.supervisor import Self, Supervisor  # noqa: E402
 
 MINT_PATIENCE = 30.0  # seconds for the child that mints a key
-_LATER = 1.5  # seconds after the start for what nobody waits for: own log, binary version, full probe
+_LATER = 1.5  # seconds after the start for what nobody waits for: own log, binary version, full probe, garbage
+_GC_THRESHOLD = 700  # Python's own; the launcher raised it for the imports
 _LIVE_KEYS = ("login.", "settings.", "restart.", "stop.", "log.", "dns.", "doctor.", "http.", "serve.")
 
 
@@ -184,6 +186,9 @@ class Running:
 
     def _later(self) -> None:
         self.own_log.open()
+        gc.collect()
+        gc.freeze()  # what is here now stays: later collections need not look at it
+        gc.set_threshold(_GC_THRESHOLD)
         for work in (self._learn_version(), self._full_probe()):
             self._in_background(work)
 

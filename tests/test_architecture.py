@@ -356,7 +356,7 @@ def test_the_supervisor_loads_nothing_heavy() -> None:
 def test_the_daemon_is_spawned_before_the_loop_is_loaded() -> None:
     """Everything up to the spawn does without asyncio and structlog, which cost more than the spawn itself."""
     loaded = loaded_by("import tazpod_net.boot")
-    assert {"asyncio", "structlog", "logging", "subprocess", "h11", *HEAVY} & loaded == set()
+    assert {"asyncio", "structlog", "logging", "subprocess", "httptools", *HEAVY} & loaded == set()
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "--short"], ["status", "--json"], ["up"]], ids=" ".join)

@@ -1,4 +1,4 @@
-"""tailscaled's LocalAPI: HTTP/1.1 over its unix socket. h11 parses, asyncio carries; no TLS, no proxies, no policy.
+"""tailscaled's LocalAPI: HTTP/1.1 over its unix socket. httptools parses, asyncio carries; no TLS, proxies or policy.
 
 Traps that this module knows (`tailscaled.md`, sections 3.2, 11, 12, 13): requests under /localapi/ block until the
 backend exists, only `/server-status` answers at once; Host must be `local-tailscaled.sock`; no Origin or Referer;
@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
-import h11
+import httptools
 import msgspec
 
 from tazpod_net.core.backend import Notify, Snapshot
@@ -18,7 +18,7 @@ from tazpod_net.errors import TazpodNetError
 WATCH_MASK = 2 | 4 | 128  # initial state, prefs, health; 128 alone sends nothing (`ipn/ipnlocal/local.go:3761`)
 _PREFIX = "/localapi/v0/"
 _CHANGED_MEANWHILE = 412  # Precondition Failed: `If-Match` names an older state
-_HEADERS = [("Host", "local-tailscaled.sock"), ("Accept", "*/*")]
+_HEADERS = (("Host", "local-tailscaled.sock"), ("Accept", "*/*"))
 
 
 class LocalApiError(TazpodNetError):
@@ -38,12 +38,16 @@ class _Answer(NamedTuple):
 
 
 class _Connection:
-    """One request and its answer on one connection."""
+    """One request and its answer on one connection; the methods `on_…` are called by the parser."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
-        self.http = h11.Connection(h11.CLIENT)
+        self.parser = httptools.HttpResponseParser(self)
+        self.status = 0  # before the head of the answer is here
+        self.etag = ""
+        self.parts: list[bytes] = []
+        self.is_complete = False
 
     @classmethod
     async def open(cls, path: str) -> "_Connection":
@@ -54,23 +58,36 @@ class _Connection:
         headers = [*_HEADERS, *extra]
         if body or method != "GET":
             headers.append(("Content-Length", str(len(body))))
-        self._write(h11.Request(method=method, target=target, headers=headers))
-        if body:
-            self._write(h11.Data(data=body))
-        self._write(h11.EndOfMessage())
+        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "", ""]
+        self.writer.write("\r\n".join(lines).encode("latin-1") + body)
 
-    def _write(self, event: h11.Event) -> None:
-        data = self.http.send(event)
-        if data:
-            self.writer.write(data)
+    async def read(self) -> bool:
+        """Takes what comes next to the parser; False at the end of the stream. Raises ConnectionResetError."""
+        data = await self.reader.read(65536)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError as e:
+            raise ConnectionResetError("tailscaled answered with something else than HTTP") from e
+        return bool(data)
 
-    async def event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        while True:
-            event = self.http.next_event()
-            if event is not h11.NEED_DATA:
-                return event
-            data = await self.reader.read(65536)
-            self.http.receive_data(data)
+    def take(self) -> bytes:
+        """What has come of the body since the last time."""
+        body = b"".join(self.parts)
+        self.parts.clear()
+        return body
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"etag":
+            self.etag = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self.status = self.parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        self.parts.append(body)
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
 
     def close(self) -> None:
         self.writer.close()
@@ -142,18 +159,14 @@ class LocalApi:
         try:
             connection.send("GET", f"{_PREFIX}watch-ipn-bus?mask={WATCH_MASK}", b"")
             rest = b""
-            while True:
-                event = await connection.event()
-                if isinstance(event, h11.Response) and event.status_code != 200:  # noqa: PLR2004
-                    raise LocalApiError(event.status_code, "the bus cannot be watched")
-                if isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
-                    return
-                if isinstance(event, h11.Data):
-                    *lines, rest = (rest + bytes(event.data)).split(b"\n")
-                    for line in lines:
-                        if line.strip():
-                            yield msgspec.json.decode(self.redact(line), type=Notify)
-        except h11.RemoteProtocolError:
+            while not connection.is_complete and await connection.read():
+                if connection.status not in {0, 200}:
+                    raise LocalApiError(connection.status, "the bus cannot be watched")
+                *lines, rest = (rest + connection.take()).split(b"\n")
+                for line in lines:
+                    if line.strip():
+                        yield msgspec.json.decode(self.redact(line), type=Notify)
+        except ConnectionResetError:
             return
         finally:
             connection.close()
@@ -193,27 +206,12 @@ class LocalApi:
             connection = await _Connection.open(self.path)
             try:
                 connection.send(method, target, data, extra)
-                return await _answer(connection)
-            except h11.RemoteProtocolError as e:
-                raise ConnectionResetError("tailscaled closed the connection") from e
+                while not connection.is_complete:
+                    if not await connection.read():
+                        raise ConnectionResetError("tailscaled closed the connection")
+                return _Answer(connection.status, connection.etag, connection.take())
             finally:
                 connection.close()
-
-
-async def _answer(connection: _Connection) -> _Answer:
-    status, etag = 0, ""
-    parts: list[bytes] = []
-    while True:
-        event = await connection.event()
-        if isinstance(event, h11.Response):
-            status = event.status_code
-            etag = next((value.decode() for name, value in event.headers if name == b"etag"), "")
-        elif isinstance(event, h11.Data):
-            parts.append(bytes(event.data))
-        elif isinstance(event, h11.EndOfMessage):
-            return _Answer(status, etag, b"".join(parts))
-        elif isinstance(event, h11.ConnectionClosed):
-            raise ConnectionResetError("tailscaled closed the connection")
 
 
 def _error_text(body: bytes) -> str:

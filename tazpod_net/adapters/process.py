@@ -116,7 +116,7 @@ def rss_bytes(pid: int) -> int | None:
 def argv_of(pid: int) -> list[str]:
     """The command line of a process; empty if there is none to read."""
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as f:
+        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as f:  # unbuffered: a scan reads hundreds
             raw = f.read()
     except OSError:
         return []

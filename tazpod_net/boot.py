@@ -3,10 +3,10 @@
 Everything that can be refused is refused here, before anything is started or cleaned.
 """
 
+import _socket  # not `socket`: 4 ms that the daemon would wait for
 import os
 import pwd
 import re
-import socket
 import time
 from collections.abc import Callable, Mapping
 
@@ -143,7 +143,7 @@ class Boot:
             found = read_key(kept).value
             if found:
                 return found
-        name = choose_hostname(configured, socket.gethostname(), self.launch.folder, host_network=_host_network())
+        name = choose_hostname(configured, _socket.gethostname(), self.launch.folder, host_network=_host_network())
         if configured == "auto" and name:
             try:
                 files.write_atomic(kept, name.encode() + b"\n", 0o644)
@@ -266,5 +266,5 @@ def _host_network() -> bool:
     """
     if not in_container():
         return False
-    links = (name for _, name in socket.if_nameindex())  # not /sys's own list: it may be another namespace's
+    links = (name for _, name in _socket.if_nameindex())  # not /sys's own list: it may be another namespace's
     return any(os.path.exists(f"/sys/class/net/{link}/device") for link in links)

@@ -15,6 +15,7 @@ import contextlib  # noqa: E402
 import gc  # noqa: E402
 import os  # noqa: E402
 import random  # noqa: E402
+import socket  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Coroutine  # noqa: E402
 
@@ -161,7 +162,7 @@ class Running:
         """Serves; then lets waiting clients hear the end."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_exception)
-        server = await self.service.serve(self.boot.listener)
+        server = await self.service.serve(socket.socket(fileno=self.boot.listener.detach()))
         loop.call_later(_LATER, self._later)
         self._watch_files(loop)
         loop.add_reader(self.clock.fd, self._clock_jumped)

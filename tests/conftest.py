@@ -12,12 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import leaks
 from tests.support.lab import Binaries, Control, Mode, binaries, lab_environment
 from tests.support.netns import HERE, Namespace, Place, namespace_refusal, tun_refusal
 
 LAB_FIXTURES = {"lab", "control", "lab_env"}
+
+# How long an example takes says how busy the machine is, and nothing about the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:

@@ -3,9 +3,10 @@
 import contextlib
 import errno
 import fcntl
-import json  # the C scanner; already loaded by msgspec
 import os
 from typing import Any
+
+import msgspec
 
 from tazpod_net.errors import TazpodNetError
 
@@ -36,15 +37,15 @@ def _write_all(fd: int, data: bytes) -> None:
 
 def write_json(path: str, value: object, mode: int = 0o600) -> None:
     """An object as one line of JSON, replaced atomically. Raises OSError."""
-    write_atomic(path, json.dumps(value).encode() + b"\n", mode)
+    write_atomic(path, msgspec.json.encode(value) + b"\n", mode)
 
 
 def read_json(path: str) -> dict[str, Any] | None:
     """The object in a file, or None: absent, unreadable or cut off are all "no record"."""
     try:
         with open(path, "rb") as f:
-            value = json.loads(f.read())
-    except (OSError, ValueError):
+            value = msgspec.json.decode(f.read())
+    except (OSError, ValueError, msgspec.DecodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

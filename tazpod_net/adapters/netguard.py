@@ -4,13 +4,13 @@ It is seen across mount, pid and user namespaces and is free in another network 
 its stdin for its whole life, so that it outlives a killed supervisor exactly as the daemon does.
 """
 
+import _socket  # not `socket`: 4 ms that the daemon would wait for
 import os
-import socket
 
 
 def take(interface: str) -> int | None:
     """Binds the guard; returns its fd (close-on-exec), or None if a TUN daemon of another home has it."""
-    guard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    guard = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         guard.bind(f"\0tazpod-net/tun/{interface}")
     except OSError:
@@ -26,14 +26,16 @@ def free_port(address: str, tries: int = 100) -> str:
     """
     host, _, port = address.rpartition(":")
     bare = host.strip("[]")
-    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    family = _socket.AF_INET6 if ":" in bare else _socket.AF_INET
     for number in range(int(port), min(int(port) + tries, 65536)):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((bare, number))
-                probe.listen(1)
-            except OSError:
-                continue
+        probe = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        try:
+            probe.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+            probe.bind((bare, number))
+            probe.listen(1)
             return f"{host}:{probe.getsockname()[1]}"
+        except OSError:
+            continue
+        finally:
+            probe.close()
     raise OSError(98, os.strerror(98), address)

@@ -1,9 +1,9 @@
 """The sockets' place, the link for plain `tailscale`, and the pointer to a root supervisor's home."""
 
+import _socket  # not `socket`: 4 ms that the daemon would wait for
 import contextlib
 import errno
 import os
-import socket
 from collections.abc import Mapping
 
 from tazpod_net.adapters import files
@@ -17,7 +17,7 @@ _NO_SOCKETS_HERE = frozenset(
 )
 
 
-def bind_control(home: str, name: str, env: Mapping[str, str]) -> tuple[socket.socket, str]:
+def bind_control(home: str, name: str, env: Mapping[str, str]) -> tuple[_socket.socket, str]:
     """Binds and listens on the control socket; returns it and the directory that sockets can be in.
 
     Call it under the supervisor's lock: a file that is there is stale. Raises TazpodNetError if there is no place.
@@ -37,11 +37,11 @@ def bind_control(home: str, name: str, env: Mapping[str, str]) -> tuple[socket.s
     )
 
 
-def _bind(directory: str, name: str) -> socket.socket:
+def _bind(directory: str, name: str) -> _socket.socket:
     os.makedirs(directory, 0o755, exist_ok=True)
     path = os.path.join(directory, name)
     files.remove(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     mask = os.umask(0o111)  # 0666 from birth: rights are checked for each request by SO_PEERCRED
     try:
         listener.bind(path)

@@ -1,8 +1,8 @@
 """Talks to the supervisor of a home. The launcher's hot path does the same without imports."""
 
+import _socket
 import contextlib
 import os
-import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -149,4 +149,4 @@ def has_secrets(request: Request) -> bool:
 
 def peer_uid(connection: "control.Socket") -> int:
     """Whose process listens at the other end (`SO_PEERCRED`, man 7 unix)."""
-    return int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[4:8], sys.byteorder)
+    return int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[4:8], sys.byteorder)

@@ -61,9 +61,11 @@ PURE: dict[str, set[str] | None] = {
     "functools": None,
     "ipaddress": None,
     "itertools": None,
+    "json": {"dumps", "loads"},  # msgspec refuses text that is not UTF-8, and an environment may be such
     "msgspec": None,
     "os": {"path", "strerror"},
     "re": None,
+    "shlex": {"join", "quote"},
     "signal": {"Signals", "SIGKILL"},
     "struct": None,
     "time": {"gmtime", "strftime"},

@@ -1,13 +1,16 @@
-"""Takes secrets out of this process's environment, also out of what /proc/PID/environ shows.
+"""What others see of this process in /proc: secrets go out of its environment, another's words out of its command line.
 
 `os.environ.pop` leaves the initial environment block as it was; the kernel shows exactly that block
-(`man 5 proc`, fields 50 and 51 of stat), so it is overwritten in place.
+(`man 5 proc`, fields 50 and 51 of stat; 48 and 49 for the command line), so it is overwritten in place.
 """
 
+import contextlib
 import os
+import sys
 from collections.abc import Iterable
 
 _ENV_START = 47  # field 50 of /proc/PID/stat, counted from field 3
+_ARG_START = 45
 
 
 def forget(names: Iterable[str]) -> bool:
@@ -23,9 +26,7 @@ def forget(names: Iterable[str]) -> bool:
 
 
 def _overwrite(prefixes: list[bytes]) -> None:
-    with open("/proc/self/stat", "rb") as f:
-        fields = f.read().rpartition(b")")[2].split()
-    start, end = int(fields[_ENV_START]), int(fields[_ENV_START + 1])
+    start, end = _block(_ENV_START)
     with open("/proc/self/mem", "r+b", buffering=0) as memory:
         memory.seek(start)
         block = memory.read(end - start)
@@ -36,3 +37,20 @@ def _overwrite(prefixes: list[bytes]) -> None:
                     memory.seek(start + offset + len(prefix))
                     memory.write(b"\0" * (len(entry) - len(prefix)))
             offset += len(entry) + 1
+
+
+def retitle(words: list[str]) -> None:
+    """Shows these words instead of our own arguments: a `pkill -f` for a command must not find its supervisor."""
+    program = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    wanted = b"".join(os.fsencode(word) + b"\0" for word in [*program, *words])
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        start, end = _block(_ARG_START)
+        with open("/proc/self/mem", "r+b", buffering=0) as memory:
+            memory.seek(start)
+            memory.write(wanted[: end - start - 1].ljust(end - start, b"\0"))
+
+
+def _block(field: int) -> tuple[int, int]:
+    with open("/proc/self/stat", "rb") as f:
+        fields = f.read().rpartition(b")")[2].split()
+    return int(fields[field]), int(fields[field + 1])

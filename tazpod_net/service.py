@@ -323,7 +323,11 @@ class Service:
         supervisor = self.supervisor
         if request.logout:
             await self._say_logout(client)
-        self.actions.mark_stopped("tazpod-net down")
+        try:
+            self.actions.mark_stopped("tazpod-net down")
+        except OSError as e:
+            why = (e.strerror or str(e)).lower()
+            client.err(f"tazpod-net: cannot note that it stays stopped ({why}): new shells will start it again")
         supervisor.stop("down", timeout=request.timeout if request.timeout > 0 else None, sticky=True)
         while supervisor.machine.state is not State.DOWN:
             await supervisor.change()

@@ -36,6 +36,8 @@ def down(arguments: argparse.Namespace) -> int:
             return code
         if code == EXIT_OK:
             client.wait_for_end(layout, max(1.0, deadline - time.monotonic()), asked)
+        if not os.path.isdir(layout.state):
+            return EXIT_OK  # a throw-away home, removed by its supervisor
         lock = _take(layout)
         if lock is not None:
             return _clear(layout, lock, arguments, said=code == EXIT_OK)
@@ -62,6 +64,8 @@ def _take(layout: Layout) -> files.Lock | None:
     lock = files.Lock(layout.lock)
     try:
         return lock if lock.take() else None
+    except FileNotFoundError:
+        return None  # see above: just removed
     except PermissionError as e:
         raise TazpodNetError(f"the home {layout.home} belongs to another user", "run it as its owner or as root") from e
     except OSError as e:
@@ -71,7 +75,10 @@ def _take(layout: Layout) -> files.Lock | None:
 def _clear(layout: Layout, lock: files.Lock, arguments: argparse.Namespace, *, said: bool) -> int:
     """Under the lock: a daemon that outlived its supervisor is stopped, what it logged is kept, the mark is set."""
     stopped = _stop_survivor(layout, lock, arguments)
-    set_mark(layout.stopped, "tazpod-net down")
+    try:
+        set_mark(layout.stopped, "tazpod-net down")
+    except OSError as e:
+        complain(f"cannot note that it stays stopped ({(e.strerror or '').lower()}): new shells will start it again")
     lock.release()
     if not said:
         print(f"stopped tailscaled (pid {stopped}), which had no supervisor" if stopped else "not running")

@@ -42,6 +42,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
     copy_log: bool = False  # to stdout, in the foreground
     login: bool = True
+    owner: tuple[int, int] | None = None  # of a throw-away home, pid and start ticks: at its end all of this goes too
 
 
 class Boot:
@@ -68,6 +69,7 @@ class Boot:
             spool_dir=self._spool_dir(),
         )
         self.daemon = HomeDaemon(layout, self.daemon_socket, config, launch.env, self.spool)
+        self.daemon.forgetful = launch.owner is not None
         self.engine = Engine(policy(config), self.daemon)
         self.survivor: int | None = None
         self.log_text: Callable[[bytes], None] = lambda _text: None  # the supervisor's, once it runs

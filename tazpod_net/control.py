@@ -9,6 +9,10 @@ import sys
 
 from tazpod_net import home as homes
 
+TYPE_CHECKING = False  # as typing's, which costs 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 ANSWER_WITHIN = 1.0  # seconds to the first byte: connect() succeeds on a stopped process too
 START_WITHIN = 15.0  # the same for `up`: the supervisor may just be starting, on a busy machine
 _WORDS = (75, 76)  # core.protocol.AGAIN, NEEDS_CREDENTIALS: the full command line knows what they mean
@@ -62,11 +66,17 @@ def await_starter(home: str, seconds: float = START_WITHIN) -> "_socket.socket |
 
 
 def converse(
-    connection: "_socket.socket", request: bytes, patience: float = ANSWER_WITHIN, *, words: bool = False
+    connection: "_socket.socket",
+    request: bytes,
+    patience: float = ANSWER_WITHIN,
+    *,
+    words: bool = False,
+    write: "Callable[[int, bytes], None] | None" = None,
 ) -> int | None:
     """Sends a request and copies the frames; the exit code, or None if there was no answer in time.
 
-    `words`: give the codes that are words between supervisor and command line too, instead of None.
+    `words`: give the codes that are words between supervisor and command line too, instead of None. `write`: where the
+    bytes for descriptors 1 and 2 go instead.
     """
     connection.settimeout(ANSWER_WITHIN)
     try:
@@ -77,7 +87,7 @@ def converse(
         return None
     connection.settimeout(None)
     try:
-        code = _copy(connection, data)
+        code = _copy(connection, data, write or _write)
         return None if code in _WORDS and not words else code
     finally:
         connection.close()
@@ -101,7 +111,7 @@ def _is_stopped(connection: "_socket.socket") -> bool:
     return stat is not None and stat[0] in {"T", "t"}
 
 
-def _copy(connection: "_socket.socket", data: bytes) -> int | None:
+def _copy(connection: "_socket.socket", data: bytes, write: "Callable[[int, bytes], None]") -> int | None:
     """Frames: `O<n>`, `E<n>` and n bytes, `X<code>`. Returns None if the other side ends before `X`."""
     while True:
         line, newline, rest = data.partition(b"\n")
@@ -119,7 +129,7 @@ def _copy(connection: "_socket.socket", data: bytes) -> int | None:
             if not more:
                 return None
             rest += more
-        _write(1 if line[:1] == b"O" else 2, rest[:size])
+        write(1 if line[:1] == b"O" else 2, rest[:size])
         data = rest[size:]
 
 

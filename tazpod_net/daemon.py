@@ -71,6 +71,7 @@ class HomeDaemon:
         self.env = env
         self.spool = spool
         self.facts = DaemonFacts()
+        self.forgetful = False  # of a throw-away home: the identity stays in memory
         self.on_spawned: Callable[[], None] = lambda: None
         self._watched: process.Watched | None = None
         self._kept_guard: int | None = None
@@ -242,6 +243,7 @@ class HomeDaemon:
             socks5=socks5,
             http=http,
             upload_logs=daemon.upload_logs,
+            in_memory=self.forgetful,
             extra_args=tuple(daemon.extra_args),
         )
         return plan, tuple(notes)

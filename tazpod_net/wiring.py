@@ -22,7 +22,7 @@ from collections.abc import Coroutine  # noqa: E402
 import msgspec  # noqa: E402
 
 from tazpod_net import __version__, config  # noqa: E402
-from tazpod_net.adapters import files, oneshot, resolver, sockets  # noqa: E402
+from tazpod_net.adapters import files, oneshot, process, resolver, sockets, throwaway  # noqa: E402
 from tazpod_net.adapters.clockjump import ClockJump  # noqa: E402
 from tazpod_net.adapters.localapi import LocalApi  # noqa: E402
 from tazpod_net.adapters.mintclient import mint  # noqa: E402
@@ -39,6 +39,7 @@ from tazpod_net.core.protocol import Offered  # noqa: E402
 from tazpod_net.core.status import DnsPart, Note  # noqa: E402
 from tazpod_net.daemon import find_program  # noqa: E402
 from tazpod_net.errors import ConfigError, TazpodNetError  # noqa: E402
+from tazpod_net.home import start_ticks  # noqa: E402
 from tazpod_net.linux import local_offset  # noqa: E402
 from tazpod_net.serveapply import ServeApplier  # noqa: E402
 from tazpod_net.service import Actions, Service  # noqa: E402
@@ -167,7 +168,9 @@ class Running:
         self._watch_files(loop)
         loop.add_reader(self.clock.fd, self._clock_jumped)
         self._link()
-        if os.geteuid() == 0:
+        if self.boot.launch.owner is not None:
+            self._watch_owner(*self.boot.launch.owner)
+        elif os.geteuid() == 0:
             sockets.point(self.layout.home, os.getpid(), own_ticks())
         try:
             await self.supervisor.run()
@@ -232,6 +235,30 @@ class Running:
             sockets.unlink(self.boot.daemon_socket)
         sockets.unpoint(os.getpid())
         files.remove(os.path.join(self.boot.socket_dir, self.layout.control_name))
+        if self.boot.launch.owner is not None and not self.supervisor.handed_over:
+            throwaway.remove(self.layout.home, self.boot.socket_dir)
+
+    def _watch_owner(self, pid: int, ticks: int) -> None:
+        """Until whoever has this throw-away home is gone, however it ends; a pidfd needs no rights (`man 2`)."""
+        loop = asyncio.get_running_loop()
+        try:
+            owner = process.Watched(pid)
+        except ProcessLookupError:
+            loop.call_soon(self._owner_gone)
+            return
+        if start_ticks(pid) == ticks:
+            loop.add_reader(owner.pidfd, self._owner_gone, owner)
+        else:
+            owner.close()
+            loop.call_soon(self._owner_gone)
+
+    def _owner_gone(self, owner: process.Watched | None = None) -> None:
+        """The node leaves its tailnet, unless it is about to."""
+        if owner is not None:
+            asyncio.get_running_loop().remove_reader(owner.pidfd)
+            owner.close()
+        if self.supervisor.stopped_by is None:
+            self.supervisor.stop("its owner is gone")
 
     # --- what requests do -----------------------------------------------------------------------------------------
 

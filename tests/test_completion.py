@@ -162,6 +162,13 @@ class TestTable:
         found = {Path(o.rstrip("/")).name for o in offers(f"up --config {box.user}/i")}
         assert found == {"inner", "item"}
 
+    def test_a_command_to_run(self, offers: Offers) -> None:
+        """Options before it, then commands; what is behind it is not ours."""
+        assert {"--rm", "--for", "--mode"} <= set(offers("run --"))
+        assert "printenv" in offers("run -- printen")
+        assert "printenv" in offers("run printen")
+        assert "--rm" not in offers("run -- printenv --")
+
     def test_conditions_that_name_a_peer(self, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where conditions may name something, the kinds are offered, and peers behind `peer:`."""
 

@@ -13,7 +13,11 @@ from tazpod_net.errors import TazpodNetError
 from tazpod_net.home import Layout, start_ticks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import tenacity
+
+    from tazpod_net.core.status import Status
 
 START_PATIENCE = 15.0  # seconds for a supervisor that somebody else is just starting
 STATUS_PATIENCE = 1.0
@@ -55,11 +59,18 @@ def signed_holder(layout: Layout) -> int | None:
     return None
 
 
-def ask(layout: Layout, request: Request, patience: float, *, without_secrets: Request | None = None) -> int | None:
+def ask(
+    layout: Layout,
+    request: Request,
+    patience: float,
+    *,
+    without_secrets: Request | None = None,
+    write: "Callable[[int, bytes], None] | None" = None,
+) -> int | None:
     """The exit code, None if there is no supervisor or it is just ending. Raises HungError.
 
     A request with secrets goes only to root's or our own supervisor, told by this very connection; another one gets
-    `without_secrets`, or nothing. Raises TazpodNetError then.
+    `without_secrets`, or nothing. Raises TazpodNetError then. `write`: see `control.converse`.
     """
     connection = control.connect(layout.home)
     if connection is None:
@@ -76,12 +87,29 @@ def ask(layout: Layout, request: Request, patience: float, *, without_secrets: R
     if pid is not None and process.is_stopped(pid):
         connection.close()
         raise HungError(pid)
-    code = control.converse(connection, encode_request(request), patience, words=True)
+    code = control.converse(connection, encode_request(request), patience, words=True, write=write)
     if code == AGAIN:
         return None
     if code is None and is_hung(layout):
         raise HungError(holder(layout))
     return code
+
+
+def fetch_status(layout: Layout) -> "Status | None":
+    """The status object of the running supervisor; None if there is none. Raises HungError."""
+    import msgspec  # noqa: PLC0415 - an `up` has no use for any of it
+
+    from tazpod_net.core.status import from_json  # noqa: PLC0415
+
+    said: list[bytes] = []
+    request = Request(op="status", as_="json")
+    code = ask(layout, request, STATUS_PATIENCE, write=lambda fd, data: said.append(data) if fd == 1 else None)
+    if code is None:
+        return None
+    try:
+        return from_json(b"".join(said))
+    except msgspec.DecodeError as e:
+        raise TazpodNetError(f"the supervisor's answer cannot be read ({e})", "tazpod-net restart") from e
 
 
 def is_hung(layout: Layout) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tazpod_net import config
 from tazpod_net.adapters import environ, files, statefile
 from tazpod_net.boot import Boot, Launch, user_name
+from tazpod_net.core.proxyenv import restored
 from tazpod_net.errors import EXIT_FAILED, TazpodNetError
 from tazpod_net.home import Layout
 
@@ -32,16 +33,19 @@ def prepare(arguments: "Namespace", layout: Layout, lock: files.Lock, *, foregro
 
 def _prepare(arguments: "Namespace", layout: Layout, lock: files.Lock, *, foreground: bool) -> Boot:
     overrides: dict[str, object] = {} if arguments.mode is None else {"daemon.mode": arguments.mode}
+    overrides |= getattr(arguments, "overrides", {})
     loaded = config.load(home=layout.home, env=os.environ, config_file=arguments.config, overrides=overrides)
     files.refuse_network_filesystem(layout.home)
+    owner = getattr(arguments, "owner", None)
     launch = Launch(
-        env=dict(os.environ),
+        env=restored(os.environ),  # a shell with our own proxies in it must not send the daemon through itself
         config_file=arguments.config,
         overrides=overrides,
         folder=_folder(),
         user=user_name(os.environ),
         copy_log=foreground and loaded.config.log.stdout in {True, "auto"},
         login=not getattr(arguments, "no_login", False),
+        owner=None if owner is None else (owner[0], owner[1]),
     )
     boot = Boot(layout, lock, loaded, launch)
     try:

@@ -14,14 +14,14 @@ Command = Callable[["Namespace"], int]
 
 def run(argv: list[str]) -> int:
     """The exit code of any command line."""
-    return _guarded(lambda: _parsed(argv))
+    return guarded(lambda: _parsed(argv))
 
 
 def run_plain_up(home: str | None) -> int:
     """The exit code of `up` without options, which every shell runs."""
     from tazpod_net.cli import start  # noqa: PLC0415 - see _command
 
-    return _guarded(lambda: start.plain_up(home))
+    return guarded(lambda: start.plain_up(home))
 
 
 def _parsed(argv: list[str]) -> int:
@@ -32,7 +32,8 @@ def _parsed(argv: list[str]) -> int:
     return _command(arguments.command)(arguments)
 
 
-def _guarded(work: Callable[[], int]) -> int:
+def guarded(work: Callable[[], int]) -> int:
+    """The exit code of a piece of work: an expected error is one line on stderr."""
     try:
         return work()
     except SystemExit as e:  # argparse's -h and --version
@@ -72,6 +73,14 @@ def _command(name: str) -> Command:
         from tazpod_net.cli import shell  # noqa: PLC0415
 
         return {"init": shell.init, "completion": shell.completion}[name]
+    if name == "run":
+        from tazpod_net.cli import run as running  # noqa: PLC0415
+
+        return running.run
+    if name in {"env", "ssh-config"}:
+        from tazpod_net.cli import surroundings  # noqa: PLC0415
+
+        return {"env": surroundings.env, "ssh-config": surroundings.ssh_config}[name]
     if name == "install":
         from tazpod_net.cli import install  # noqa: PLC0415
 

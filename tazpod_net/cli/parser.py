@@ -12,6 +12,8 @@ from tazpod_net.errors import UsageError
 SHELLS = ("bash", "zsh", "fish")
 MODES = ("auto", "tun", "userspace")
 ALIASES = {"start": "up", "stop": "down"}
+_ENV_EXAMPLE = 'tazpod-net env | source (fish), eval "$(tazpod-net env)" (bash, zsh)'
+WITH_CMD = {"run"}  # commands that end with `-- CMD`
 
 
 class Parser(argparse.ArgumentParser):
@@ -108,7 +110,7 @@ def _logs(parser: Parser) -> None:
     which.add_argument("--supervisor", action="store_true", help="the supervisor's own log")
 
 
-def _wait(parser: Parser) -> None:
+def _conditions(parser: Parser) -> None:
     parser.add_argument(
         "--for",
         dest="conditions",
@@ -117,6 +119,10 @@ def _wait(parser: Parser) -> None:
         metavar="COND",
         help="live, ready or online",
     )
+
+
+def _wait(parser: Parser) -> None:
+    _conditions(parser)
     _timeout(parser, 30.0)
     parser.add_argument("--json", action="store_true", help="end with the status object")
 
@@ -137,6 +143,24 @@ def _tailscale(parser: Parser) -> None:
 def _supervise(parser: Parser) -> None:
     parser.add_argument("--takeover", action="store_true", help="end a supervisor that runs, adopt its daemon")
     parser.add_argument("--mode", choices=MODES, help="instead of daemon.mode")
+
+
+def _run(parser: Parser) -> None:
+    _conditions(parser)
+    _timeout(parser, 30.0)
+    parser.add_argument("--mode", choices=MODES, help="instead of daemon.mode, if it has to be started")
+    parser.add_argument("--rm", action="store_true", help="an ephemeral node in a throw-away home, gone afterwards")
+    parser.usage = "%(prog)s [--for COND]... [--timeout D] [--mode M] [--rm] -- CMD..."
+    _cmd(parser)
+
+
+def _cmd(parser: Parser) -> None:
+    """`parse` has cut it off at the first `--`: argparse's own idea of that differs between versions."""
+    parser.add_argument("cmd", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
+
+
+def _env(parser: Parser) -> None:
+    parser.add_argument("--shell", choices=SHELLS, help="whose words (default: the shell that runs it)")
 
 
 def _init(parser: Parser) -> None:
@@ -188,6 +212,9 @@ COMMANDS: dict[str, Command] = {
     "logout": Command("log out of the tailnet", "tazpod-net logout"),
     "probe": Command("which mode can be had here, and why", "tazpod-net probe --json", _probe),
     "tailscale": Command("run the tailscale command on this daemon", "tazpod-net tailscale ping vault", _tailscale),
+    "run": Command("run a command with the tailnet", "tazpod-net run --rm -- curl http://vault:8200", _run),
+    "env": Command("the proxy variables for this shell", _ENV_EXAMPLE, _env),
+    "ssh-config": Command("what ~/.ssh/config needs", "tazpod-net ssh-config >>~/.ssh/config"),
     "init": Command("what a shell sources to start the tailnet by itself", "tazpod-net init bash --install", _init),
     "completion": Command("the shell's completion script", "tazpod-net completion bash", _completion),
     "install": Command("put tailscaled and tailscale in place", "tazpod-net install --version 1.102.5", _install),
@@ -232,7 +259,10 @@ def parse(argv: list[str], version: str) -> argparse.Namespace:
     """The parsed command line. Raises UsageError; `-h` and `--version` print and raise SystemExit."""
     _refuse_unknown_command(argv)
     parser = build(version)
+    argv, cmd = _cut(argv)
     known, rest = parser.parse_known_args(argv)
+    if cmd:
+        known.cmd = [*known.cmd, "--", *cmd] if known.cmd else cmd
     if rest:
         parser.error("unrecognized arguments: " + " ".join(rest))
     if known.command is None:
@@ -242,14 +272,28 @@ def parse(argv: list[str], version: str) -> argparse.Namespace:
     return known
 
 
-def _refuse_unknown_command(argv: list[str]) -> None:
+def _cut(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The words before the first `--`, and those behind it."""
+    if _command_word(argv) not in WITH_CMD or "--" not in argv:
+        return argv, []
+    at = argv.index("--")
+    return argv[:at], argv[at + 1 :]
+
+
+def _command_word(argv: list[str]) -> str | None:
+    """The command; None before one is given."""
     words = iter(argv)
     for word in words:
         if word in {"--home", "--config"}:
             next(words, None)
         elif not word.startswith("-"):
-            if word not in COMMANDS and word not in ALIASES:
-                near = nearest(word, [*COMMANDS, *ALIASES])
-                hint = f"did you mean '{near}'? " if near else ""
-                raise UsageError(f"unknown command {word!r}", f"{hint}see 'tazpod-net -h'")
-            return
+            return word
+    return None
+
+
+def _refuse_unknown_command(argv: list[str]) -> None:
+    word = _command_word(argv)
+    if word is not None and word not in COMMANDS and word not in ALIASES:
+        near = nearest(word, [*COMMANDS, *ALIASES])
+        hint = f"did you mean '{near}'? " if near else ""
+        raise UsageError(f"unknown command {word!r}", f"{hint}see 'tazpod-net -h'")

@@ -354,7 +354,7 @@ def _fish(rows: list[Words]) -> str:
 def _fish_value(value: Option) -> str:
     if value.kind == "peer":
         return "-a '(__tazpod_net_peers)'"
-    return "-F" if value.kind == "rest" else f"-a {_fish_quote(' '.join(value.choices))}"
+    return "-F -a '(__fish_complete_command)'" if value.kind == "rest" else f"-a {_fish_quote(' '.join(value.choices))}"
 
 
 def _fish_option(option: Option) -> str:

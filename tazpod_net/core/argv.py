@@ -8,7 +8,11 @@ from tazpod_net.core.backend import Prefs
 
 
 class DaemonPlan(msgspec.Struct, frozen=True):
-    """Everything that the command line depends on. `socks5`, `http`: `host:port`, userspace mode only."""
+    """Everything that the command line depends on. `socks5`, `http`: `host:port`, userspace mode only.
+
+    `in_memory`: no state file; control is told that the node is ephemeral, whatever its key says, and the daemon logs
+    itself out at an orderly end (`ipn/store/mem`).
+    """
 
     binary: str
     mode: str
@@ -19,6 +23,7 @@ class DaemonPlan(msgspec.Struct, frozen=True):
     socks5: str | None = None
     http: str | None = None
     upload_logs: bool = True
+    in_memory: bool = False
     extra_args: tuple[str, ...] = ()
 
 
@@ -30,7 +35,7 @@ def daemon_argv(plan: DaemonPlan) -> tuple[str, ...]:
     argv = [
         plan.binary,
         f"--statedir={plan.state_dir}",
-        f"--state={plan.state_dir}/tailscaled.state",
+        "--state=mem:" if plan.in_memory else f"--state={plan.state_dir}/tailscaled.state",
         f"--socket={plan.socket}",
         f"--port={plan.port}",
         f"--tun={plan.interface if plan.mode == 'tun' else USERSPACE}",

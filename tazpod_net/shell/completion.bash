@@ -40,12 +40,21 @@ _tazpod_net() {
   local previous=${COMP_WORDS[left]}
   COMPREPLY=()
 @TABLE@
+  if [[ $kind == rest && $word == -* && " ${COMP_WORDS[*]:1:COMP_CWORD-1} " != *' -- '* ]]; then
+    kind=words
+  fi
   case $kind in
   directory | file)
     compopt -o filenames 2>/dev/null
     mapfile -t COMPREPLY < <(compgen "-${kind:0:1}" -- "$word")
     ;;
-  rest) compopt -o default 2>/dev/null ;;
+  rest)
+    if [[ $previous == -- || $previous == "$command" ]]; then
+      mapfile -t COMPREPLY < <(compgen -c -- "$word")
+    else
+      compopt -o default 2>/dev/null
+    fi
+    ;;
   nothing) ;;
   *)
     if [[ $kind == peer && $word != -* || $kind == condition && $head == peer: ]]; then

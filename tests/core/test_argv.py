@@ -54,6 +54,13 @@ def test_command_line_of_a_userspace_daemon() -> None:
     )
 
 
+def test_a_forgetful_daemon_has_no_state_file() -> None:
+    """The identity is in memory; the other files still have their directory."""
+    argv = daemon_argv(DaemonPlan("t", "tun", "tailscale0", "/h/state", "/s", in_memory=True))
+    assert {"--state=mem:", "--statedir=/h/state"} <= set(argv)
+    assert not any("tailscaled.state" in word for word in argv)
+
+
 def test_a_tun_daemon_has_no_proxies() -> None:
     """A proxy that is configured is not started in TUN mode."""
     plan = DaemonPlan("t", "tun", "tailscale0", "/h", "/s", socks5="127.0.0.1:1055", http="127.0.0.1:1055")

@@ -212,9 +212,12 @@ def _peers_line(status: Status) -> str:
 
 def _use_line(status: Status) -> str:
     socks5, http = status.proxy.socks5, status.proxy.http
+    if not (socks5 or http):
+        return ""
+    where = ", ".join(f"{kind} on {place}" for kind, place in (("SOCKS5", socks5), ("HTTP", http)) if place)
     if socks5 == http:
-        return f"SOCKS5 and HTTP on {socks5}" if socks5 else ""
-    return ", ".join(f"{kind} on {where}" for kind, where in (("SOCKS5", socks5), ("HTTP", http)) if where)
+        where = f"SOCKS5 and HTTP on {socks5}"
+    return f'tazpod-net run -- CMD, or eval "$(tazpod-net env)"; {where}'
 
 
 def _dns_line(status: Status) -> str:

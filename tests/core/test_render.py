@@ -70,7 +70,7 @@ def test_ready_in_userspace_mode() -> None:
         == "  why       /dev/net/tun may not be opened (device cgroup): start the container with --device /dev/net/tun"
     )
     assert lines[2] == "  daemon    tailscaled 1.102.5, pid 412"
-    assert "  use       SOCKS5 and HTTP on 127.0.0.1:1055" in lines
+    assert '  use       tazpod-net run -- CMD, or eval "$(tazpod-net env)"; SOCKS5 and HTTP on 127.0.0.1:1055' in lines
 
 
 def test_waiting_for_credentials() -> None:
@@ -366,7 +366,8 @@ def test_relayed_by_nobody_knows_whom() -> None:
 )
 def test_proxies(proxy: ProxyPart, line: str) -> None:
     """Each proxy is named with its address."""
-    assert f"  use       {line}\n" in rendered(known(proxy=proxy, mode="userspace"))
+    ways = 'tazpod-net run -- CMD, or eval "$(tazpod-net env)"'
+    assert f"  use       {ways}; {line}\n" in rendered(known(proxy=proxy, mode="userspace"))
 
 
 def test_resolver_without_guard() -> None:

@@ -4,6 +4,7 @@ Everything that can be refused is refused here, before anything is started or cl
 """
 
 import _socket  # not `socket`: 4 ms that the daemon would wait for
+import contextlib
 import os
 import pwd
 import re
@@ -32,8 +33,34 @@ from tazpod_net.errors import TazpodNetError
 from tazpod_net.home import Layout, socket_dirs, start_ticks
 
 
+class Keeper(msgspec.Struct, frozen=True):
+    """What an `entrypoint` gives to the supervisor that it started: file descriptors, -1 for none.
+
+    `report`: a socket for words of one line, whose end tells that the supervisor is gone. `events`: where our own
+    events are said. `stdout`: for the daemon's log.
+    """
+
+    report: int = -1
+    events: int = -1
+    stdout: int = -1
+
+    def fds(self) -> set[int]:
+        """Those to keep open."""
+        return {self.report, self.events, self.stdout} - {-1}
+
+    def tell(self, word: str) -> bool:
+        """Says a word; False if nobody listens any more: then the container ends, and nothing is to be started."""
+        try:
+            return self.report < 0 or os.write(self.report, word.encode() + b"\n") > 0
+        except OSError:
+            return False
+
+
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """How this supervisor was asked for. `user`: name of who ran `up`, for `operator`."""
+    """How this supervisor was asked for. `user`: name of who ran `up`, for `operator`.
+
+    `stop_within`: seconds that a stop by signal may take in all, where nobody has configured the daemon's grace.
+    """
 
     env: dict[str, str]
     config_file: str | None = None
@@ -41,6 +68,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     folder: str = "/"
     user: str = ""
     copy_log: bool = False  # to stdout, in the foreground
+    keeper: Keeper = Keeper()
+    stop_within: float | None = None
     login: bool = True
     owner: tuple[int, int] | None = None  # of a throw-away home, pid and start ticks: at its end all of this goes too
 
@@ -57,7 +86,7 @@ class Boot:
         config = loaded.config
         self.listener, self.socket_dir = sockets.bind_control(layout.home, layout.control_name, launch.env)
         self.daemon_socket = _daemon_socket(layout, config, self.socket_dir)
-        self.credentials = Credentials(config)
+        self.credentials = Credentials(config, launch.env)
         self.spool = Spool(
             layout.state,
             layout.log,
@@ -65,12 +94,12 @@ class Boot:
             files=config.log.files,
             rules=line_rules(config, self.credentials),
             on_read=lambda text: self.log_text(text),
-            on_text=_copy_out if launch.copy_log else None,
+            on_text=self._copy_out if launch.copy_log else None,
             spool_dir=self._spool_dir(),
         )
         self.daemon = HomeDaemon(layout, self.daemon_socket, config, launch.env, self.spool)
         self.daemon.forgetful = launch.owner is not None
-        self.engine = Engine(policy(config), self.daemon)
+        self.engine = Engine(self.policy(), self.daemon)
         self.survivor: int | None = None
         self.log_text: Callable[[bytes], None] = lambda _text: None  # the supervisor's, once it runs
 
@@ -89,6 +118,21 @@ class Boot:
             if can_punch(directory):
                 return directory
         return None
+
+    def _copy_out(self, text: bytes) -> None:
+        out = self.launch.keeper.stdout
+        view = memoryview(text)
+        with contextlib.suppress(OSError):  # nobody reads it; the log file has it
+            while view:
+                view = view[os.write(1 if out < 0 else out, view) :]
+
+    def policy(self) -> Policy:
+        """The configuration's part for the machine; a container's stop must be over before its engine's patience."""
+        configured = policy(self.loaded.config)
+        within = self.launch.stop_within
+        if within is None or "stop.timeout_s" in self.loaded.sources:
+            return configured
+        return msgspec.structs.replace(configured, stop_timeout=min(configured.stop_timeout, grace_within(within)))
 
     def check(self, *, takeover: bool) -> None:
         """Finds a survivor of an earlier supervisor; refuses, or on request stops, a tailscaled started by hand."""
@@ -158,15 +202,6 @@ class Boot:
         return wanted_settings(self.loaded.config, self.launch.user, self.hostname())
 
 
-def _copy_out(text: bytes) -> None:
-    view = memoryview(text)
-    try:
-        while view:
-            view = view[os.write(1, view) :]
-    except OSError:
-        return  # nobody reads it; the log file has it
-
-
 def line_rules(config: Config, credentials: Credentials) -> LineRules:
     """The filters, and the secrets that must not reach the log."""
     drops = tuple(re.compile(pattern.encode()) for pattern in config.log.drop)
@@ -183,6 +218,11 @@ def policy(config: Config) -> Policy:
         stop_timeout=config.stop.timeout_s,
         auto_mode=config.daemon.mode == "auto",
     )
+
+
+def grace_within(seconds: float) -> float:
+    """The daemon's grace, if all must be over in so many: the logout before it may take half as long again."""
+    return max(0.5, (seconds - 1.0) / 1.5)
 
 
 def wanted_settings(config: Config, user: str, hostname: str) -> Wanted:
@@ -235,6 +275,7 @@ def set_mark(path: str, by: str) -> None:
         "at": rfc3339(time.time()),
         "pid_namespace": process.pid_namespace(),
         "boot_id": process.boot_id(),
+        "init": start_ticks(1),
     }
     files.write_json(path, mark, 0o644)
 
@@ -243,6 +284,8 @@ def read_mark(path: str) -> dict[str, object] | None:
     """The mark, if it was made in this life of the container."""
     mark = files.read_json(path)
     if mark is None or mark.get("pid_namespace") != process.pid_namespace():
+        return None
+    if mark.get("init") not in {None, start_ticks(1)}:  # the kernel gives a namespace's number out again
         return None
     return mark if mark.get("boot_id") == process.boot_id() else None
 

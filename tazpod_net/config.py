@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from tazpod_net.core import environment
+from tazpod_net.core import containerboot, environment
 from tazpod_net.core.checks import check
 from tazpod_net.core.layers import Given, Layer, merge, nearest, printable, shown
 from tazpod_net.core.options import (
@@ -107,6 +107,7 @@ def load(
     found = _places(home=home, env=env, config_file=config_file, person=person, etc_dir=etc_dir, problems=problems)
     files = [(place.path, layer) for place in found if (layer := _file_layer(place, problems)) is not None]
     layers = [
+        containerboot.defaults_layer(env, environment.COMPAT, problems),
         *(layer for _, layer in files),
         environment.containerboot_layer(env, problems),
         environment.extra_args_layer(env, problems),
@@ -114,7 +115,7 @@ def load(
         _command_line(overrides or {}, problems),
     ]
     given = _absolute(merge(layers, problems), person, problems)
-    notes = _notes(given, env)
+    notes = _notes(given)
     listen = environment.listen_default(given)
     if listen is not None:
         given["http.listen"] = listen
@@ -349,10 +350,9 @@ def _no_absolute(path: str) -> str:
     return "is relative, and there is no file that it could be relative to: write the whole path"
 
 
-def _notes(given: Layer, env: Mapping[str, str]) -> tuple[str, ...]:
+def _notes(given: Layer) -> tuple[str, ...]:
     # `persist` is what this version does anyway.
     unused = [key for key in NOT_YET if key in given and given[key].value != "persist"]
-    unused += [environment.COMPAT] if environment.COMPAT in env else []
     return tuple(f"{name} is set but not used by this version" for name in unused)
 
 

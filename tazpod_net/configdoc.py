@@ -1,6 +1,6 @@
-"""The reference of the configuration, made from the structs: tables of `docs/configuration.md`, JSON Schema.
+"""The reference of the configuration, made from the code: tables of two pages under docs, JSON Schema.
 
-Owns both texts; nothing at run time imports it. `python -m tazpod_net.configdoc docs` writes them anew, and a test
+Owns these texts; nothing at run time imports it. `python -m tazpod_net.configdoc docs` writes them anew, and a test
 fails when they differ from the code.
 """
 
@@ -11,11 +11,14 @@ from typing import Any
 
 import msgspec
 
+from tazpod_net.core.containerboot import DEFAULTS as THEIR_DEFAULTS
+from tazpod_net.core.containerboot import NAME, TABLE
 from tazpod_net.core.environment import CONTAINERBOOT, EXTRA_ARGS, UP_SWITCHES, UP_VALUES
 from tazpod_net.core.layers import kind_of, limits
 from tazpod_net.core.options import DEFAULTS, NOT_YET, SECTIONS, Config, Secret, all_keys, annotation, value_of
 
 PAGE = "configuration.md"
+CONTAINERBOOT_PAGE = "containerboot.md"
 SCHEMA = "config.schema.json"
 BEGIN = "<!-- made by python -m tazpod_net.configdoc: begin -->\n"
 END = "<!-- made by python -m tazpod_net.configdoc: end -->\n"
@@ -85,6 +88,17 @@ def page(old: str) -> str:
     return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
 
 
+def containerboot_page(old: str) -> str:
+    """`old`, the page for containerboot's users, with its tables made anew."""
+    before, _, rest = old.partition(BEGIN)
+    after = rest.partition(END)[2]
+    rows = "".join(f"| `{name}` | {row.text} |\n" for name, row in TABLE.items())
+    defaults = "".join(f"| `{key}` | `{json.dumps(value)}` |\n" for key, value in THEIR_DEFAULTS.items())
+    head = f"| key | default with `TAZPOD_NET_COMPAT={NAME}` |\n|---|---|\n"
+    made = f"| variable | here |\n|---|---|\n{rows}\n{head}{defaults}"
+    return f"{before}{BEGIN}\n{made}\n{END}{after}"
+
+
 def schema() -> str:
     """The JSON Schema of a configuration file, as JSON text."""
     made = msgspec.json.schema(Config, schema_hook=_secret_schema)
@@ -108,12 +122,13 @@ def _without_null(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(directory: str) -> None:
-    """Write both files anew below `directory`."""
-    path = os.path.join(directory, PAGE)
-    with open(path, encoding="utf-8") as file:
-        old = file.read()
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(page(old))
+    """Write all files anew below `directory`."""
+    for name, made in ((PAGE, page), (CONTAINERBOOT_PAGE, containerboot_page)):
+        path = os.path.join(directory, name)
+        with open(path, encoding="utf-8") as file:
+            old = file.read()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(made(old))
     with open(os.path.join(directory, SCHEMA), "w", encoding="utf-8") as file:
         file.write(schema())
 

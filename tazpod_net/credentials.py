@@ -5,30 +5,37 @@ and what a later `up` could see that this process cannot. Values leave this modu
 child; everybody else gets fingerprints.
 """
 
+import contextlib
 import os
+from collections.abc import Mapping
 
 import msgspec
 
 from tazpod_net.adapters.keyfile import Found, read_key
+from tazpod_net.core.containerboot import OAUTH_SECRET
+from tazpod_net.core.govalues import go_bool
 from tazpod_net.core.login import Candidate
 from tazpod_net.core.options import Config
 from tazpod_net.core.protocol import Offered
 
 
 class Minter(msgspec.Struct, frozen=True):
-    """What buys a key: an OAuth client, or an API key and its tailnet."""
+    """What buys a key: an OAuth client, or an API key and its tailnet. `wishes`: what the secret itself asks for."""
 
     client_id: str = ""
     client_secret: str = ""
     api_key: str = ""
     tailnet: str = ""
+    wishes: dict[str, bool] = {}
 
 
 class Credentials:
     """The credentials of one home."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, env: Mapping[str, str] | None = None) -> None:
         self.config = config
+        self._client = _client_of(env or {})
+        self._by_env = "TS_CLIENT_SECRET" in (env or {})
         self.given: str | None = None  # by `tazpod-net login`
         self.offered = Offered()  # by a later `up`
         self._salt = os.urandom(16)
@@ -67,16 +74,24 @@ class Credentials:
         return tuple(value.encode() for value in dict.fromkeys(values) if value)
 
     def _keys(self) -> list[str]:
+        return [value for value in self._values() if not value.startswith(OAUTH_SECRET)]
+
+    def _values(self) -> list[str]:
+        """Given as auth keys; containerboot takes an OAuth client's secret for one, too."""
         login = self.config.login
         configured = (login.auth_key.reveal(), _value(login.auth_key_file))
         return [value for value in (self.given, *configured, self.offered.auth_key) if value]
 
     def _minters(self) -> list[Minter]:
         login, offered = self.config.login, self.offered
-        found: list[Minter] = []
-        client_id, secret = _value(login.oauth_client_id_file), _value(login.oauth_client_secret_file)
-        if client_id and secret:
-            found.append(Minter(client_id=client_id, client_secret=secret))
+        found = [_oauth("", value) for value in self._values() if value.startswith(OAUTH_SECRET)]
+        env_id, env_secret = self._client
+        if env_secret:
+            found.append(_oauth(env_id, env_secret))
+        secret = _value(login.oauth_client_secret_file)
+        client_id = env_id or _value(login.oauth_client_id_file) or (_id_of(secret or "") if self._by_env else "")
+        if secret and client_id:  # of two files the second may still come: an unlock writes them in any order
+            found.append(_oauth(client_id, secret))
         if offered.client_id and offered.client_secret:
             found.append(Minter(client_id=offered.client_id, client_secret=offered.client_secret))
         api_key, tailnet = _value(login.api_key_file), _value(login.tailnet_file)
@@ -94,16 +109,39 @@ class Credentials:
         return f"{hash((self._salt, *parts)) & 0xFFFFFFFFFFFFFFFF:016x}"
 
 
-def offer(config: Config) -> Offered:
+def offer(config: Config, env: Mapping[str, str]) -> Offered:
     """What this process can see, for a supervisor that cannot."""
     login = config.login
+    env_id, env_secret = _client_of(env)
+    secret = env_secret or _value(login.oauth_client_secret_file) or ""
     return Offered(
         auth_key=(login.auth_key.reveal() if login.auth_key else _value(login.auth_key_file)) or "",
-        client_id=_value(login.oauth_client_id_file) or "",
-        client_secret=_value(login.oauth_client_secret_file) or "",
+        client_id=env_id or _value(login.oauth_client_id_file) or _id_of(env_secret),
+        client_secret=secret,
         api_key=_value(login.api_key_file) or "",
         tailnet=_value(login.tailnet_file) or "",
     )
+
+
+def _client_of(env: Mapping[str, str]) -> tuple[str, str]:
+    """containerboot's names of an OAuth client; a secret in a file is the configuration's business."""
+    secret = env.get("TS_CLIENT_SECRET", "")
+    return env.get("TS_CLIENT_ID", ""), "" if secret.startswith("file:") else secret
+
+
+def _oauth(client_id: str, secret: str) -> Minter:
+    """`tskey-client-ID-…?ephemeral=false&preauthorized=true`, read as Tailscale does (oauthkey.go:54-100)."""
+    plain, _, query = secret.partition("?")
+    wishes: dict[str, bool] = {}
+    for pair in filter(None, query.split("&")):
+        name, _, value = pair.partition("=")
+        with contextlib.suppress(ValueError):
+            wishes[name] = go_bool(value)
+    return Minter(client_id=client_id or _id_of(plain), client_secret=plain, wishes=wishes)
+
+
+def _id_of(secret: str) -> str:
+    return secret.removeprefix(OAUTH_SECRET).partition("-")[0] if secret.startswith(OAUTH_SECRET) else ""
 
 
 def _parts(minter: Minter) -> tuple[str, ...]:

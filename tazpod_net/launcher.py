@@ -60,9 +60,15 @@ def _cold(argv: list[str]) -> int:
     import gc  # noqa: PLC0415 - not for the hot forms
 
     gc.set_threshold(100_000)
+    home, words = _split_home(argv)
+    if "entrypoint" in words:
+        from tazpod_net import init  # noqa: PLC0415 - PID 1 never loads the rest
+
+        options = init.plain(argv)
+        if options is not None:
+            return init.run(options)
     from tazpod_net.cli.main import run, run_plain_up  # noqa: PLC0415 - 60 ms that a prompt must not pay
 
-    home, words = _split_home(argv)
     op, _ = _HOT.get(tuple(words), (b"", b""))
     return run_plain_up(home) if op == b"up" else run(argv)
 

@@ -323,12 +323,14 @@ class Service:
         supervisor = self.supervisor
         if request.logout:
             await self._say_logout(client)
-        try:
-            self.actions.mark_stopped("tazpod-net down")
-        except OSError as e:
-            why = (e.strerror or str(e)).lower()
-            client.err(f"tazpod-net: cannot note that it stays stopped ({why}): new shells will start it again")
-        supervisor.stop("down", timeout=request.timeout if request.timeout > 0 else None, sticky=True)
+        if request.sticky:
+            try:
+                self.actions.mark_stopped("tazpod-net down")
+            except OSError as e:
+                why = (e.strerror or str(e)).lower()
+                client.err(f"tazpod-net: cannot note that it stays stopped ({why}): new shells will start it again")
+        by = "down" if request.sticky else "the end of its command"
+        supervisor.stop(by, timeout=request.timeout if request.timeout > 0 else None, sticky=request.sticky)
         while supervisor.machine.state is not State.DOWN:
             await supervisor.change()
         client.out("stopped")

@@ -87,6 +87,7 @@ class Supervisor:
         self.stopped_by: str | None = None
         self.handed_over = False
         self.reload: Callable[[], None] = lambda: None
+        self.announce: Callable[[Status], None] = lambda _status: None
         self._random = random
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
@@ -110,6 +111,7 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         for number, handler in self._signals().items():
             self._loop.add_signal_handler(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals())
         self._loop.add_reader(self.log.watch_fd(), self._log_news)
         self._watch_exit()
         self._arm()
@@ -356,6 +358,7 @@ class Supervisor:
         if self._published is None or steady(status) != steady(self._published):
             self._published = status
             self.store.publish(status)
+            self.announce(status)
 
     def _known(self, *, stale: bool) -> Known:
         facts, session = self.daemon.facts, self.session

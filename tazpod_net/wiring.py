@@ -15,6 +15,7 @@ import contextlib  # noqa: E402
 import gc  # noqa: E402
 import os  # noqa: E402
 import random  # noqa: E402
+import select  # noqa: E402
 import socket  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Coroutine  # noqa: E402
@@ -29,14 +30,16 @@ from tazpod_net.adapters.mintclient import mint  # noqa: E402
 from tazpod_net.adapters.ownlog import OwnLog  # noqa: E402
 from tazpod_net.adapters.pathwatch import PathWatch  # noqa: E402
 from tazpod_net.adapters.store import StatusStore  # noqa: E402
-from tazpod_net.boot import Boot, in_container, line_rules, own_ticks, policy, read_mark, set_mark  # noqa: E402
+from tazpod_net.boot import Boot, in_container, line_rules, own_ticks, read_mark, set_mark  # noqa: E402
+from tazpod_net.core.announce import announcement  # noqa: E402
 from tazpod_net.core.childenv import scrubbed_environment  # noqa: E402
+from tazpod_net.core.containerboot import advertises_services  # noqa: E402
 from tazpod_net.core.identity import identity_risk  # noqa: E402
 from tazpod_net.core.login import Candidate, Code, Minted  # noqa: E402
 from tazpod_net.core.minting import Minted as MintedKey  # noqa: E402
 from tazpod_net.core.minting import Request as MintRequest  # noqa: E402
 from tazpod_net.core.protocol import Offered  # noqa: E402
-from tazpod_net.core.status import DnsPart, Note  # noqa: E402
+from tazpod_net.core.status import DnsPart, Note, Status  # noqa: E402
 from tazpod_net.daemon import find_program  # noqa: E402
 from tazpod_net.errors import ConfigError, TazpodNetError  # noqa: E402
 from tazpod_net.home import start_ticks  # noqa: E402
@@ -112,6 +115,10 @@ class Running:
         self.supervisor.offset_at = local_offset
         self.supervisor.ephemeral = self.loaded.config.daemon.state == "ephemeral"
         self.supervisor.reload = self._reload_quietly
+        self.announced = ""
+        self.idle = False
+        if boot.launch.keeper.report >= 0:
+            self.supervisor.announce = self._announce
         boot.log_text = self.supervisor.on_log
         actions = Actions(
             give_key=self._give_key,
@@ -143,6 +150,24 @@ class Running:
             notes.append(Note("serve", self.serve_note, "correct it: it is applied when the file changes"))
         risk = identity_risk(self.boot.identity(), in_container=in_container())
         return (*notes, *([risk] if risk is not None else []))
+
+    def _announce(self, status: Status) -> None:
+        """Our own events on the standard error of an `entrypoint`; it is shared with CMD, and nobody waits for it."""
+        keeper = self.boot.launch.keeper
+        idle = status.supervisor.state == "fatal" and status.daemon.pid is None
+        if idle != self.idle:
+            self.idle = idle
+            keeper.tell("I" if idle else "D")
+        found = announcement(status)
+        events = keeper.events
+        if events < 0 or found is None or found[0] == self.announced:
+            return
+        self.announced = found[0]
+        writable = select.poll()
+        writable.register(events, select.POLLOUT)
+        if writable.poll(0):
+            with contextlib.suppress(OSError):
+                os.write(events, f"tazpod-net: {found[1]}\n".encode("utf-8", "replace"))
 
     def _dns(self) -> DnsPart:
         guarded = self.loaded.config.dns.guard and self.boot.daemon.facts.mode == "tun"
@@ -319,7 +344,9 @@ class Running:
             self.applier, self.serve_note = None, None
             return
         if self.applier is None or self.applier.path != path:
-            self.applier = ServeApplier(self.api, path, self._serve_said)
+            self.applier = ServeApplier(
+                self.api, path, self._serve_said, advertise=advertises_services(self.boot.launch.env)
+            )
             self.served = None
         backend = self.session.backend
         domain = backend.cert_domains[0] if backend.cert_domains else None
@@ -359,8 +386,8 @@ class Running:
             tailnet=minter.tailnet,
             tags=tuple(login.tags),
             expiry_s=login.key_expiry_s,
-            ephemeral=self._mints_ephemeral(),
-            preauthorized=login.preauthorized,
+            ephemeral=minter.wishes.get("ephemeral", self._mints_ephemeral()),
+            preauthorized=minter.wishes.get("preauthorized", login.preauthorized),
             reusable=login.reusable,
             description=f"tazpod-net {self.boot.hostname()}",
         )
@@ -429,7 +456,7 @@ class Running:
         self.boot.loaded = loaded
         self.boot.credentials.config = loaded.config
         self.boot.daemon.config = loaded.config
-        self.boot.engine.policy = policy(loaded.config)
+        self.boot.engine.policy = self.boot.policy()
         self.session.plan = self._plan()
         if self.watch is not None:
             self.watch.set_paths(self._watched_paths())

@@ -41,12 +41,13 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         },
     ),
     "control": ({"control"}, {"kernel"}),
-    "launcher": ({"launcher", "__main__"}, {"kernel", "control", "launcher", "command line"}),
+    "init": ({"init"}, {"adapters", "command line"}),  # PID 1: what it imports at its top is all that it has
+    "launcher": ({"launcher", "__main__"}, {"kernel", "control", "init", "launcher", "command line"}),
     "command line": (
         {"cli"},
         {
             *("core", "errors", "version", "kernel", "shared adapters", "adapters", "configuration", "composition"),
-            *("control", "command line"),
+            *("control", "init", "command line"),
         },
     ),
 }

@@ -27,7 +27,8 @@ def down(arguments: argparse.Namespace) -> int:
     if not os.path.isdir(layout.state):
         print("not running")
         return EXIT_OK
-    request = Request(op="down", timeout=arguments.timeout or 0.0, logout=arguments.logout)
+    sticky = getattr(arguments, "sticky", True)
+    request = Request(op="down", timeout=arguments.timeout or 0.0, logout=arguments.logout, sticky=sticky)
     deadline = time.monotonic() + _LONGEST
     while True:
         asked = client.holder(layout)
@@ -75,10 +76,13 @@ def _take(layout: Layout) -> files.Lock | None:
 def _clear(layout: Layout, lock: files.Lock, arguments: argparse.Namespace, *, said: bool) -> int:
     """Under the lock: a daemon that outlived its supervisor is stopped, what it logged is kept, the mark is set."""
     stopped = _stop_survivor(layout, lock, arguments)
-    try:
-        set_mark(layout.stopped, "tazpod-net down")
-    except OSError as e:
-        complain(f"cannot note that it stays stopped ({(e.strerror or '').lower()}): new shells will start it again")
+    if getattr(arguments, "sticky", True):
+        try:
+            set_mark(layout.stopped, "tazpod-net down")
+        except OSError as e:
+            complain(
+                f"cannot note that it stays stopped ({(e.strerror or '').lower()}): new shells will start it again"
+            )
     lock.release()
     if not said:
         print(f"stopped tailscaled (pid {stopped}), which had no supervisor" if stopped else "not running")

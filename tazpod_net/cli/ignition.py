@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 
 from tazpod_net import config
 from tazpod_net.adapters import environ, files, statefile
-from tazpod_net.boot import Boot, Launch, user_name
+from tazpod_net.boot import Boot, Keeper, Launch, user_name
 from tazpod_net.core.proxyenv import restored
-from tazpod_net.errors import EXIT_FAILED, TazpodNetError
+from tazpod_net.errors import EXIT_FAILED, EXIT_OK, TazpodNetError
 from tazpod_net.home import Layout
 
 if TYPE_CHECKING:  # 8 ms that a bare `up` does not pay
     from argparse import Namespace
-
-SECRETS = ("TS_AUTHKEY", "TS_AUTH_KEY", "TS_CLIENT_SECRET", "TS_ID_TOKEN", "TAZPOD_NET_LOGIN_AUTH_KEY")
 
 
 def prepare(arguments: "Namespace", layout: Layout, lock: files.Lock, *, foreground: bool) -> Boot:
@@ -37,13 +35,17 @@ def _prepare(arguments: "Namespace", layout: Layout, lock: files.Lock, *, foregr
     loaded = config.load(home=layout.home, env=os.environ, config_file=arguments.config, overrides=overrides)
     files.refuse_network_filesystem(layout.home)
     owner = getattr(arguments, "owner", None)
+    keeper = getattr(arguments, "keeper", Keeper())
+    stdout = loaded.config.log.stdout
     launch = Launch(
         env=restored(os.environ),  # a shell with our own proxies in it must not send the daemon through itself
         config_file=arguments.config,
         overrides=overrides,
         folder=_folder(),
         user=user_name(os.environ),
-        copy_log=foreground and loaded.config.log.stdout in {True, "auto"},
+        copy_log=(foreground and stdout == "auto") or (stdout is True and (foreground or keeper.stdout >= 0)),
+        keeper=keeper if stdout is not False else Keeper(report=keeper.report),
+        stop_within=getattr(arguments, "stop_within", None),
         login=not getattr(arguments, "no_login", False),
         owner=None if owner is None else (owner[0], owner[1]),
     )
@@ -79,19 +81,22 @@ def _folder() -> str:
     return "/"
 
 
-def in_background(boot: Boot) -> None:
-    """Forks the supervisor; returns in the parent, which keeps nothing of it."""
+def in_background(boot: Boot) -> int:
+    """Forks the supervisor; returns its pid in the parent, which keeps nothing of it."""
     sys.stdout.flush()
     sys.stderr.flush()
-    with contextlib.suppress(OSError):
-        files.remove(boot.layout.stopped)
-        files.remove(boot.layout.logged_out)
-    environ.forget(SECRETS)  # before the fork: the supervisor's environment never has them
-    if os.fork() == 0:
+    if boot.launch.keeper.report < 0:  # a person's `up`; an entrypoint has its own rules
+        with contextlib.suppress(OSError):
+            files.remove(boot.layout.stopped)
+            files.remove(boot.layout.logged_out)
+    environ.forget(environ.SECRETS)  # before the fork: the supervisor's environment never has them
+    pid = os.fork()
+    if pid == 0:
         _become_supervisor(boot)
     boot.lock.release()
     boot.listener.close()
     boot.daemon.drop_guard()
+    return pid
 
 
 def in_foreground(boot: Boot) -> int:
@@ -99,6 +104,7 @@ def in_foreground(boot: Boot) -> int:
     with contextlib.suppress(OSError):
         files.remove(boot.layout.stopped)
     os.umask(0o022)
+    _hold_signals()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             if int(name) > 2:  # noqa: PLR2004 - stderr
@@ -115,7 +121,12 @@ def _become_supervisor(boot: Boot) -> None:
         os.umask(0o022)
         _own_fds(boot)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop has its handler
+        _hold_signals()
+        if not boot.launch.keeper.tell(f"R{os.getpid()}"):
+            boot.close()
+            os._exit(EXIT_OK)
         code = _run(boot)
+        boot.launch.keeper.tell("E")
     except BaseException:  # noqa: BLE001 - the last line of defence: the reason goes to supervisor.err
         import traceback  # noqa: PLC0415 - 5 ms, and almost never needed
 
@@ -126,9 +137,14 @@ def _become_supervisor(boot: Boot) -> None:
         os._exit(code)
 
 
+def _hold_signals() -> None:
+    """Who asks us to end waits until the loop can stop the daemon: one without supervisor would be left."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+
+
 def _own_fds(boot: Boot) -> None:
     """Keeps the lock and the control socket; stdin from nowhere, what Python itself says into supervisor.err."""
-    keep = {boot.lock.fd, boot.listener.fileno(), *boot.daemon.kept_fds()}
+    keep = {boot.lock.fd, boot.listener.fileno(), *boot.daemon.kept_fds(), *boot.launch.keeper.fds()}
     null = os.open(os.devnull, os.O_RDWR)
     try:
         said = os.open(boot.layout.stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
@@ -146,7 +162,7 @@ def _own_fds(boot: Boot) -> None:
 
 def _run(boot: Boot) -> int:
     """The daemon first, then the heavy imports, then the loop."""
-    environ.forget(SECRETS)
+    environ.forget(environ.SECRETS)
     boot.ignite()
     from tazpod_net.wiring import serve  # noqa: PLC0415 - asyncio costs 50 ms that the daemon uses to start
 

@@ -81,6 +81,10 @@ def _command(name: str) -> Command:
         from tazpod_net.cli import surroundings  # noqa: PLC0415
 
         return {"env": surroundings.env, "ssh-config": surroundings.ssh_config}[name]
+    if name == "entrypoint":
+        from tazpod_net.cli import entrypoint  # noqa: PLC0415
+
+        return entrypoint.entrypoint
     if name == "install":
         from tazpod_net.cli import install  # noqa: PLC0415
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from tazpod_net import init
 from tazpod_net.core.conditions import CONDITIONS
 from tazpod_net.core.durations import FORMS, parse_duration
 from tazpod_net.errors import UsageError
@@ -181,6 +182,15 @@ def _install(parser: Parser) -> None:
     parser.add_argument("--force", action="store_true", help="fetch although they are there")
 
 
+def _entrypoint(parser: Parser) -> None:
+    parser.add_argument("--required", action="store_true", help="stop the container if the tailnet cannot be had first")
+    parser.add_argument("--wait", choices=CONDITIONS, help="start CMD only then, or after the time-out")
+    parser.add_argument(
+        "--timeout", type=seconds, metavar="D", help="of --wait and --required: 30, 30s, 2m (default: 30s)"
+    )
+    parser.add_argument("cmd", nargs="*", metavar="CMD", help="the container's program; none: only the supervisor")
+
+
 def _nothing(_parser: Parser) -> None:
     return
 
@@ -218,6 +228,9 @@ COMMANDS: dict[str, Command] = {
     "init": Command("what a shell sources to start the tailnet by itself", "tazpod-net init bash --install", _init),
     "completion": Command("the shell's completion script", "tazpod-net completion bash", _completion),
     "install": Command("put tailscaled and tailscale in place", "tazpod-net install --version 1.102.5", _install),
+    "entrypoint": Command(
+        "be a container's first process: CMD and the supervisor", "tazpod-net entrypoint -- sleep infinity", _entrypoint
+    ),
     "supervise": Command("run the supervisor in the foreground", "tazpod-net supervise", _supervise),
 }
 
@@ -258,6 +271,8 @@ def _global_options(parser: Parser, default: object) -> None:
 def parse(argv: list[str], version: str) -> argparse.Namespace:
     """The parsed command line. Raises UsageError; `-h` and `--version` print and raise SystemExit."""
     _refuse_unknown_command(argv)
+    parts = init.split(argv)
+    argv = parts[0] if parts is not None else argv
     parser = build(version)
     argv, cmd = _cut(argv)
     known, rest = parser.parse_known_args(argv)
@@ -268,6 +283,8 @@ def parse(argv: list[str], version: str) -> argparse.Namespace:
     if known.command is None:
         parser.print_help(sys.stderr)
         raise UsageError("no command given", "for example: tazpod-net up")
+    if parts is not None:
+        known.cmd = parts[1]
     known.command = ALIASES.get(known.command, known.command)
     return known
 

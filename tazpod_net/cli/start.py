@@ -17,7 +17,7 @@ from tazpod_net.adapters import files
 from tazpod_net.cli import client
 from tazpod_net.cli.common import complain, home_of
 from tazpod_net.core.protocol import NEEDS_CREDENTIALS, Offered, Request
-from tazpod_net.errors import TazpodNetError
+from tazpod_net.errors import EXIT_OK, TazpodNetError
 from tazpod_net.home import Layout, start_ticks
 
 if TYPE_CHECKING:  # 8 ms that a bare `up` does not pay
@@ -109,7 +109,7 @@ def _with_offer(arguments: "Namespace", layout: Layout, request: Request) -> Req
     from tazpod_net.credentials import offer  # noqa: PLC0415
 
     loaded = config.load(home=layout.home, env=os.environ, config_file=arguments.config)
-    return msgspec.structs.replace(request, offered=offer(loaded.config))
+    return msgspec.structs.replace(request, offered=offer(loaded.config, os.environ))
 
 
 def _take(layout: Layout) -> files.Lock | None:
@@ -128,7 +128,10 @@ def _take(layout: Layout) -> files.Lock | None:
 def _start(arguments: "Namespace", layout: Layout, lock: files.Lock, request: Request) -> int:
     from tazpod_net.cli import ignition  # noqa: PLC0415 - 50 ms that only the one who starts pays
 
-    ignition.in_background(ignition.prepare(arguments, layout, lock, foreground=False))
+    boot = ignition.prepare(arguments, layout, lock, foreground=False)
+    arguments.started = ignition.in_background(boot)
+    if boot.launch.keeper.report >= 0:
+        return EXIT_OK  # it says itself how it goes
     code = client.ask(layout, request, client.START_PATIENCE)
     if code is not None:
         return code

@@ -6,7 +6,8 @@ problem.
 
 from collections.abc import Mapping
 
-from tazpod_net.core.environment import CONTAINERBOOT, EXTRA_ARGS, PREFIX
+from tazpod_net.core.containerboot import TABLE
+from tazpod_net.core.environment import PREFIX
 from tazpod_net.core.knobs import complaint
 from tazpod_net.core.layers import shown
 from tazpod_net.core.options import Config
@@ -71,7 +72,7 @@ def scrubbed_environment(env: Mapping[str, str], config: Config, *, logs_dir: st
 
 
 def _is_dropped(name: str, value: str) -> bool:
-    consumed = name in CONTAINERBOOT or name == EXTRA_ARGS or name.startswith(PREFIX)
+    consumed = (name in TABLE and name.startswith("TS_")) or name.startswith(PREFIX)
     secret = name in _SECRETS or value.startswith(_KEY_PREFIX)
     return consumed or secret or name in _DROPPED
 

@@ -9,6 +9,7 @@ TS_ROUTES, where empty clears the routes; options are split at whitespace, witho
 
 from collections.abc import Iterator, Mapping
 
+from tazpod_net.core import containerboot
 from tazpod_net.core.govalues import go_bool
 from tazpod_net.core.layers import Given, Layer, nearest, shown
 from tazpod_net.core.options import SECRET, all_keys, is_key
@@ -43,6 +44,8 @@ CONTAINERBOOT: dict[str, str] = {
     "TS_ENABLE_METRICS": "http.metrics",
 }
 EXTRA_ARGS = "TS_EXTRA_ARGS"
+EXIT_NODE = "advertise-exit-node"  # no setting of its own: two routes (cmd/tailscale/cli/up.go, calcAdvertiseRoutes)
+ROUTES = "settings.advertise_routes"
 # Options of `tailscale up` (cmd/tailscale/cli/up.go:90-152) in TS_EXTRA_ARGS -> key.
 UP_SWITCHES = {
     "accept-dns": "settings.accept_dns",
@@ -51,14 +54,14 @@ UP_SWITCHES = {
     "ssh": "settings.ssh",
 }
 UP_VALUES = {
-    "advertise-routes": "settings.advertise_routes",
+    "advertise-tags": "login.tags",
+    "advertise-routes": ROUTES,
     "exit-node": "settings.exit_node",
     "hostname": "login.hostname",
     "login-server": "login.server",
     "operator": "settings.operator",
 }
 _UP_HINTS = {
-    "advertise-tags": "remove it, and give the auth key these tags",
     "auth-key": "remove it, and set TS_AUTHKEY",
     "authkey": "remove it, and set TS_AUTHKEY",
     "force-reauth": "remove it; 'tazpod-net logout' and 'login' do the same",
@@ -108,7 +111,23 @@ def containerboot_layer(env: Mapping[str, str], problems: list[str]) -> Layer:
         given = _containerboot_value(name, value, problems)
         if given is not None:
             layer[key] = given
+    if env.get("TS_DEBUG_ADDR_PORT"):
+        words = containerboot.with_debug(env, env.get("TS_TAILSCALED_EXTRA_ARGS", "").split())
+        layer["daemon.extra_args"] = Given(words, "environment TS_DEBUG_ADDR_PORT")
+    if env.get("TS_LOCAL_ADDR_PORT"):
+        address = containerboot.with_brackets(env, env["TS_LOCAL_ADDR_PORT"])
+        layer["http.listen"] = Given(address, "environment TS_LOCAL_ADDR_PORT", is_text=True)
+    layer |= _client_secret(env)
+    problems += containerboot.refusals(env)
     return layer
+
+
+def _client_secret(env: Mapping[str, str]) -> Layer:
+    """`file:PATH` of TS_CLIENT_SECRET; a value stays in the environment, where `credentials` finds it."""
+    prefix, colon, path = env.get("TS_CLIENT_SECRET", "").partition(":")
+    if prefix != "file" or not colon:
+        return {}
+    return {"login.oauth_client_secret_file": Given(path, "environment TS_CLIENT_SECRET", is_text=True)}
 
 
 def _containerboot_value(name: str, value: str, problems: list[str]) -> Given | None:
@@ -145,14 +164,22 @@ def extra_args_layer(env: Mapping[str, str], problems: list[str]) -> Layer:
     """
     layer: Layer = {}
     words = iter(env.get(EXTRA_ARGS, "").split())
+    is_exit_node = False
     for word in words:
         name, value = _up_option(word, words)
+        if name == EXIT_NODE:
+            is_exit_node = containerboot.is_true(value or "true")
+            continue
         key = UP_SWITCHES.get(name) or UP_VALUES.get(name)
         problem = _option_problem(word, name, key, value, layer)
         if problem or key is None:
             problems.append(f"environment {EXTRA_ARGS}: {problem}")
         else:
             layer[key] = Given(value, f"environment {EXTRA_ARGS}", is_text=True)
+    if is_exit_node:
+        routes = layer.get(ROUTES) or Given(env.get("TS_ROUTES", ""), "")
+        text = ",".join(filter(None, (str(routes.value), "0.0.0.0/0", "::/0")))
+        layer[ROUTES] = Given(text, f"environment {EXTRA_ARGS}", is_text=True)
     return layer
 
 

@@ -47,6 +47,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any] = {}  # up: what the command line asks for, dotted keys
     mode: str | None = None  # restart
     logout: bool = False  # down
+    sticky: bool = True  # down: new shells leave it so
     auth_key: str | None = None  # login; the socket is local and the request is never logged
     interactive: bool = False
     login: bool = True  # up --no-login

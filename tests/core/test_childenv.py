@@ -38,7 +38,7 @@ def scrub(**env: str) -> tuple[dict[str, str], list[str]]:
         ("TS_DEBUG_FIREWALL_MODE", "nftables"),
         ("TS_NO_LOGS_NO_SUPPORT", "true"),
         ("TS_PERMIT_CERT_UID", "1000"),
-        ("TS_AUTH_ONCE", "true"),
+        ("TS_INTERNAL_APP", "app-connector"),
         ("TS_LOG_VERBOSITY", "-1"),
         ("TS_DEBUG_MTU", "1280"),
         ("TS_DISCO_PONG_IPV4_DELAY", "5ms"),

@@ -72,6 +72,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     stop_within: float | None = None
     login: bool = True
     owner: tuple[int, int] | None = None  # of a throw-away home, pid and start ticks: at its end all of this goes too
+    service: dict[str, str] = {}  # what a service manager told this process (adapters.sdnotify)
 
 
 class Boot:

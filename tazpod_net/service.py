@@ -316,8 +316,7 @@ class Service:
         else:
             client.err(outcome.started_line(status, probe_ms=facts.probe_ms, live_ms=live_ms, login_ms=login_ms))
         took = render.span(self.supervisor.now() - began)
-        head = status.summary.rpartition(", for ")[0] or status.summary
-        client.out(f"{head}, {took}")
+        client.out(f"{render.headline(status.summary)}, {took}")
 
     async def _down(self, request: Request, client: Client) -> int:
         supervisor = self.supervisor

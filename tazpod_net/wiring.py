@@ -29,6 +29,7 @@ from tazpod_net.adapters.localapi import LocalApi  # noqa: E402
 from tazpod_net.adapters.mintclient import mint  # noqa: E402
 from tazpod_net.adapters.ownlog import OwnLog  # noqa: E402
 from tazpod_net.adapters.pathwatch import PathWatch  # noqa: E402
+from tazpod_net.adapters.sdnotify import ServiceManager  # noqa: E402
 from tazpod_net.adapters.store import StatusStore  # noqa: E402
 from tazpod_net.boot import Boot, in_container, line_rules, own_ticks, read_mark, set_mark  # noqa: E402
 from tazpod_net.core.announce import announcement  # noqa: E402
@@ -39,6 +40,7 @@ from tazpod_net.core.login import Candidate, Code, Minted  # noqa: E402
 from tazpod_net.core.minting import Minted as MintedKey  # noqa: E402
 from tazpod_net.core.minting import Request as MintRequest  # noqa: E402
 from tazpod_net.core.protocol import Offered  # noqa: E402
+from tazpod_net.core.render import headline  # noqa: E402
 from tazpod_net.core.status import DnsPart, Note, Status  # noqa: E402
 from tazpod_net.daemon import find_program  # noqa: E402
 from tazpod_net.errors import ConfigError, TazpodNetError  # noqa: E402
@@ -52,6 +54,7 @@ from tazpod_net.supervisor import Self, Supervisor  # noqa: E402
 MINT_PATIENCE = 30.0  # seconds for the child that mints a key
 _LATER = 1.5  # seconds after the start for what nobody waits for: own log, binary version, full probe, garbage
 _GC_THRESHOLD = 700  # Python's own; the launcher raised it for the imports
+_STOP_MARGIN = 15.0  # seconds beside the daemon's grace: a logout, the log's last lines, clients that wait
 _LIVE_KEYS = ("login.", "settings.", "restart.", "stop.", "log.", "dns.", "doctor.", "http.", "serve.")
 
 
@@ -85,6 +88,8 @@ class Running:
         self.served: object = None
         self.serving = False
         self.clock = ClockJump()
+        self.manager = ServiceManager(boot.launch.service, os.getpid() if boot.launch.keeper.report < 0 else None)
+        self.said_stopping = False
         self.background: set[asyncio.Task[None]] = set()
         self.rules = line_rules(boot.loaded.config, boot.credentials)
         self.api = LocalApi(boot.daemon_socket, lambda text: self.rules.redact(text))
@@ -117,8 +122,7 @@ class Running:
         self.supervisor.reload = self._reload_quietly
         self.announced = ""
         self.idle = False
-        if boot.launch.keeper.report >= 0:
-            self.supervisor.announce = self._announce
+        self.supervisor.announce = self._announce
         boot.log_text = self.supervisor.on_log
         actions = Actions(
             give_key=self._give_key,
@@ -152,6 +156,18 @@ class Running:
         return (*notes, *([risk] if risk is not None else []))
 
     def _announce(self, status: Status) -> None:
+        """Others read files; a service manager and an `entrypoint` are told."""
+        self._tell_manager(status)
+        if self.boot.launch.keeper.report >= 0:
+            self._tell_keeper(status)
+
+    def _tell_manager(self, status: Status) -> None:
+        if self.supervisor.stopped_by is not None and not self.said_stopping:
+            self.said_stopping = True
+            self.manager.stopping(self.boot.engine.policy.stop_timeout + _STOP_MARGIN)
+        self.manager.status(headline(status.summary))
+
+    def _tell_keeper(self, status: Status) -> None:
         """Our own events on the standard error of an `entrypoint`; it is shared with CMD, and nobody waits for it."""
         keeper = self.boot.launch.keeper
         idle = status.supervisor.state == "fatal" and status.daemon.pid is None
@@ -197,6 +213,7 @@ class Running:
             self._watch_owner(*self.boot.launch.owner)
         elif os.geteuid() == 0:
             sockets.point(self.layout.home, os.getpid(), own_ticks())
+        self.manager.ready(loop)
         try:
             await self.supervisor.run()
         finally:
@@ -206,6 +223,7 @@ class Running:
             await self.service.finish()
             for task in self.background:
                 task.cancel()
+            self.manager.close()
 
     def _on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """A bug: told in our own log, never on a person's screen; the daemon goes on."""
@@ -431,6 +449,10 @@ class Running:
 
     def _reload(self) -> tuple[list[str], list[str]]:
         """Re-reads the configuration; returns what was applied and what needs `restart`. Raises ConfigError."""
+        with self.manager.reloading():
+            return self._apply_reload()
+
+    def _apply_reload(self) -> tuple[list[str], list[str]]:
         before, after = self.loaded.config, self._load()
         changed = _changed_keys(before, after.config)
         self._use(after)

@@ -27,6 +27,8 @@ def down(arguments: argparse.Namespace) -> int:
     if not os.path.isdir(layout.state):
         print("not running")
         return EXIT_OK
+    if getattr(arguments, "orphan", False):
+        return _stop_orphan(layout, arguments)
     sticky = getattr(arguments, "sticky", True)
     request = Request(op="down", timeout=arguments.timeout or 0.0, logout=arguments.logout, sticky=sticky)
     deadline = time.monotonic() + _LONGEST
@@ -39,7 +41,8 @@ def down(arguments: argparse.Namespace) -> int:
             client.wait_for_end(layout, max(1.0, deadline - time.monotonic()), asked)
         if not os.path.isdir(layout.state):
             return EXIT_OK  # a throw-away home, removed by its supervisor
-        lock = _take(layout)
+        # The home's owner may stop another user's supervisor, not take its lock: that one has cleared up itself.
+        lock = _take(layout) if code is None or os.access(layout.lock, os.W_OK) else None
         if lock is not None:
             return _clear(layout, lock, arguments, said=code == EXIT_OK)
         if code == EXIT_OK:
@@ -49,6 +52,22 @@ def down(arguments: argparse.Namespace) -> int:
         starting = control.await_starter(layout.home, 1.0)  # somebody holds the home and does not listen yet, or ends
         if starting is not None:
             starting.close()
+
+
+def _stop_orphan(layout: Layout, arguments: argparse.Namespace) -> int:
+    """What a service manager does after a stop: no mark, and a supervisor that runs by now is not concerned."""
+    lock = _take(layout)
+    if lock is None:
+        print("a supervisor runs: left alone")
+        return EXIT_OK
+    stopped = _stop_survivor(layout, lock, arguments)
+    lock.release()
+    _say_stopped(stopped)
+    return EXIT_OK
+
+
+def _say_stopped(pid: int | None) -> None:
+    print(f"stopped tailscaled (pid {pid}), which had no supervisor" if pid else "not running")
 
 
 def _ask_down(layout: Layout, request: Request) -> int | None:
@@ -85,7 +104,7 @@ def _clear(layout: Layout, lock: files.Lock, arguments: argparse.Namespace, *, s
             )
     lock.release()
     if not said:
-        print(f"stopped tailscaled (pid {stopped}), which had no supervisor" if stopped else "not running")
+        _say_stopped(stopped)
     return EXIT_OK
 
 

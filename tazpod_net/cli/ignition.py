@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tazpod_net import config
-from tazpod_net.adapters import environ, files, statefile
+from tazpod_net.adapters import environ, files, sdnotify, statefile
 from tazpod_net.boot import Boot, Keeper, Launch, user_name
 from tazpod_net.core.proxyenv import restored
 from tazpod_net.errors import EXIT_FAILED, EXIT_OK, TazpodNetError
@@ -35,6 +35,7 @@ def _prepare(arguments: "Namespace", layout: Layout, lock: files.Lock, *, foregr
     loaded = config.load(home=layout.home, env=os.environ, config_file=arguments.config, overrides=overrides)
     files.refuse_network_filesystem(layout.home)
     owner = getattr(arguments, "owner", None)
+    service = {name: os.environ.pop(name) for name in sdnotify.VARIABLES if name in os.environ}  # no child's business
     keeper = getattr(arguments, "keeper", Keeper())
     stdout = loaded.config.log.stdout
     launch = Launch(
@@ -48,6 +49,7 @@ def _prepare(arguments: "Namespace", layout: Layout, lock: files.Lock, *, foregr
         stop_within=getattr(arguments, "stop_within", None),
         login=not getattr(arguments, "no_login", False),
         owner=None if owner is None else (owner[0], owner[1]),
+        service=service if foreground or keeper.report >= 0 else {},  # `up` is not the service that was started
     )
     boot = Boot(layout, lock, loaded, launch)
     try:

@@ -87,7 +87,11 @@ def _up(parser: Parser) -> None:
 
 def _down(parser: Parser) -> None:
     parser.add_argument("--timeout", type=seconds, metavar="D", help="grace before SIGKILL (default: stop.timeout_s)")
-    parser.add_argument("--logout", action="store_true", help="log the node out of its tailnet first")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--logout", action="store_true", help="log the node out of its tailnet first")
+    what.add_argument(
+        "--orphan", action="store_true", help="only a daemon whose supervisor is gone; it does not stay stopped"
+    )
 
 
 def _restart(parser: Parser) -> None:

@@ -230,6 +230,13 @@ def _first_ip(status: Status) -> str | None:
     return status.backend.ips[0] if status.backend.ips else None
 
 
+def headline(text: str) -> str:
+    """A summary without what changes by itself, for places that are told only of changes."""
+    for ages in (", for ", ", next start in "):
+        text = text.rpartition(ages)[0] or text
+    return text
+
+
 def summary(
     status: Status,
     *,

@@ -1,7 +1,9 @@
 """The image as its users run it: real podman, four forms, each ready in the right mode and for the right reason."""
 
 import json
+import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -164,3 +166,33 @@ def test_no_key_in_the_image_or_the_commands_environment(podman: Podman) -> None
         assert podman.env["TS_AUTHKEY"] not in shown, pid
         assert "PATH=" in shown, pid
     assert podman.env["TS_AUTHKEY"] not in container.logs()
+
+
+def test_notify_reaches_the_service_manager(podman: Podman, scratch: Path) -> None:
+    """`--sdnotify=container`, which a Quadlet with Notify=true means: READY=1 comes from the supervisor inside."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(scratch / "notify"))
+        manager.settimeout(30)
+        podman.start(*TUN, "--sdnotify=container", notify_socket=str(scratch / "notify"))
+        heard = ""
+        while "READY=1" not in heard:
+            heard += manager.recv(4096).decode() + "\n"
+
+
+def test_the_dev_container_feature_installs(podman: Podman) -> None:
+    """On a plain base, offline: the command, the configuration and the shell's hook are in place."""
+    checkout, feature = images.CHECKOUT, images.CHECKOUT / "devcontainer/tazpod-net"
+    script = (
+        "set -e; mkdir /src; cd /checkout; cp -r pyproject.toml README.md LICENSE bin tazpod_net /src; "
+        "sh /feature/install.sh >/dev/null; tazpod-net --version; cat /etc/tazpod-net/config.toml; "
+        "grep -c 'tazpod-net' /etc/bash.bashrc; stat -c %U /var/lib/tazpod-net"
+    )
+    options = ["run", "--rm", "--pull=never", "--network=none", "--volume", f"{checkout}:/checkout:ro"]
+    options += ["--volume", f"{feature}:/feature:ro", "--volume", f"{podman.image.wheels}:/wheelhouse:ro"]
+    for setting in ("SOURCE=/src", "TAILSCALE=none", "MODE=userspace", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheelhouse"):
+        options += ["--env", setting]
+    done = podman(*options, images.BASE, "sh", "-c", script, timeout=300)
+    version, section, mode, hook, owner = done.stdout.splitlines()
+    assert version.startswith("tazpod-net ")
+    assert (section, mode, owner) == ("[daemon]", 'mode = "userspace"', "root")
+    assert int(hook) > 0

@@ -317,10 +317,9 @@ class TestUser:
             return machine.run(*command, env=env, expect=expect).stdout.strip()
 
         user("systemctl", "--user", "start", UNIT)
-        home = user("systemctl", "--user", "show", "--property=Environment", "--value", UNIT).partition("=")[2]
 
         def now() -> dict[str, Any]:
-            found = json.loads(user("tazpod-net", "--home", home, "status", "--json", expect=None))
+            found = json.loads(user("tazpod-net", "status", "--json", expect=None))
             assert found["ready"], found["summary"]
             return cast("dict[str, Any]", found)
 

@@ -49,8 +49,10 @@ def refusal() -> str | None:
     """Why there are no containers here, for a skip; None if there are."""
     if os.environ.get("TAZPOD_LAB") == "off":
         return "TAZPOD_LAB=off"
+    if without_namespaces := namespace_refusal():
+        return without_namespaces
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    reason = namespace_refusal() or (f"not installed: {', '.join(missing)}" if missing else None)
+    reason = f"not installed: {', '.join(missing)}" if missing else None
     if reason is None and subprocess.run(wrapped(["true"]), capture_output=True, check=False).returncode != 0:
         reason = "cgroup v2 cannot be mounted in a namespace"
     if reason is not None and os.environ.get(REQUIRED) == "required":
@@ -66,18 +68,18 @@ def wrapped(argv: Sequence[str]) -> list[str]:
 class Image:
     """A built image in a store that others may use read-only."""
 
-    def __init__(self, store: Path, name: str, base: str) -> None:
+    def __init__(self, store: Path, name: str, wheels: Path) -> None:
         self.store = store
         self.name = name
-        self.base = base
+        self.wheels = wheels
 
 
 def ensure(programs: Binaries) -> Image:
     """The Containerfile's image of this checkout, built now if need be. Raises SetupError."""
     recipe = digest(iter((SUITE.encode(), *map(str.encode, PACKAGES))))
     store = CACHE / f"store-{recipe}"
-    image = Image(store, f"localhost/tazpod-net:{digest(_sources(programs))}", BASE)
     with Progress("images") as progress, locked(CACHE / "lock", progress):
+        image = Image(store, f"localhost/tazpod-net:{digest(_sources(programs))}", _wheelhouse(progress))
         if not (store / "base.done").exists():
             _make_store(store, progress)
         os.utime(store)
@@ -117,7 +119,6 @@ def _is_error(line: str) -> bool:
 def _build(image: Image, programs: Binaries, progress: Progress) -> None:
     """The Containerfile as a user builds it, but offline: wheels from a directory, tailscaled from the lab."""
     progress.say("building the image (about 20 s)")
-    wheels = _wheelhouse(progress)
     tailscale = f"localhost/tailscale:{programs.directory.name}"
     if not _exists(image.store, tailscale):
         with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
@@ -126,11 +127,11 @@ def _build(image: Image, programs: Binaries, progress: Progress) -> None:
             command += ["--transform=s,^,usr/local/bin/,", "-cf", tar, "tailscaled", "tailscale"]
             run_logged(command, CACHE / "tar.log", what="tar", show=progress.show)
             _tool(image.store, ["podman", "import", tar, tailscale], progress, what="importing tailscale")
-    command = ["buildah", "bud", "--format", "docker", "--pull-never", "--volume", f"{wheels}:/wheelhouse:ro"]
+    command = ["buildah", "bud", "--format", "docker", "--pull-never", "--volume", f"{image.wheels}:/wheelhouse:ro"]
     for argument in (
         "PIP_NO_INDEX=1",
         "PIP_FIND_LINKS=/wheelhouse",
-        f"BASE_IMAGE={image.base}",
+        f"BASE_IMAGE={BASE}",
         f"TAILSCALE_IMAGE={tailscale}",
         "SUDO=true",
     ):

@@ -78,14 +78,27 @@ class Podman:
         assert expect is None or done.returncode == expect, seen
         return done
 
-    def start(self, *options: str, command: Sequence[str] = ("sleep", "infinity"), **env: str) -> "Container":
-        """`podman run --detach OPTIONS IMAGE COMMAND`, in the namespace's network unless an option says otherwise."""
+    def start(
+        self,
+        *options: str,
+        command: Sequence[str] = ("sleep", "infinity"),
+        notify_socket: str | None = None,
+        **env: str,
+    ) -> "Container":
+        """`podman run --detach OPTIONS IMAGE COMMAND`, in the namespace's network unless an option says otherwise.
+
+        `notify_socket`: as if a service manager had called podman.
+        """
         given: list[str] = ["--pull=never"]
         if not any(option.startswith("--network") for option in options):
             given.append("--network=host")
         for name, value in {**self.env, **env}.items():
             given += ["--env", f"{name}={value}"]
+        before = dict(self._env)
+        if notify_socket is not None:
+            self._env["NOTIFY_SOCKET"] = notify_socket
         started = self("run", "--detach", *given, *options, self.image.name, *command)
+        self._env = before
         return Container(self, started.stdout.strip())
 
     def close(self) -> None:

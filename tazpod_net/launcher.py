@@ -15,6 +15,7 @@ _HOT = {
     ("status",): (b"status", b"text"),
     ("status", "--json"): (b"status", b"json"),
     ("status", "--short"): (b"status", b"short"),
+    ("status", "--short", "--for", "ready"): (b"status", b"short"),  # a container's health check, every few seconds
     ("up",): (b"up", b"text"),
     ("start",): (b"up", b"text"),
     ("up", "--wait", "ready"): (b"up", b"text"),  # what a bare one means: 15 ms less for scripts that say it

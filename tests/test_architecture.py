@@ -362,7 +362,11 @@ def test_the_daemon_is_spawned_before_the_loop_is_loaded() -> None:
     assert {"asyncio", "structlog", "logging", "subprocess", "httptools", *HEAVY} & loaded == set()
 
 
-@pytest.mark.parametrize("words", [["status"], ["status", "--short"], ["status", "--json"], ["up"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["status"], ["status", "--short"], ["status", "--short", "--for", "ready"], ["status", "--json"], ["up"]],
+    ids=" ".join,
+)
 def test_the_hot_forms_load_nothing(words: list[str], scratch: Path) -> None:
     """A prompt's `status` and a shell's `up` are answered with the launcher, the C socket module and little else.
 

@@ -31,6 +31,11 @@ def down(arguments: argparse.Namespace) -> int:
         return _stop_orphan(layout, arguments)
     sticky = getattr(arguments, "sticky", True)
     request = Request(op="down", timeout=arguments.timeout or 0.0, logout=arguments.logout, sticky=sticky)
+    return _stop(layout, arguments, request)
+
+
+def _stop(layout: Layout, arguments: argparse.Namespace, request: Request) -> int:
+    """Asks whoever supervises until nobody does, then clears up."""
     deadline = time.monotonic() + _LONGEST
     while True:
         asked = client.holder(layout)

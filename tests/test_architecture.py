@@ -27,14 +27,14 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "kernel": ({"home", "linux", "rotating"}, {"core", "errors", "kernel"}),  # paths and system calls, no policy
     "ports": ({"ports"}, {"core"}),
     "shell": (
-        {"engine", "session", "supervisor", "service", "serveapply"},
+        {"engine", "exposition", "session", "supervisor", "service", "serveapply"},
         {"core", "errors", "ports", "shell"},
     ),
     "shared adapters": ({"adapters.files", "adapters.https", "adapters.oneshot"}, {"core", "errors", "kernel"}),
     "adapters": ({"adapters"}, {"core", "errors", "kernel", "shared adapters", "version"}),
     "configuration": ({"config", "configdoc"}, {"core", "errors", "configuration"}),
     "composition": (
-        {"boot", "credentials", "daemon", "foreign", "wiring"},
+        {"boot", "credentials", "daemon", "foreign", "web", "wiring"},
         {
             *("core", "errors", "version", "kernel", "ports", "shell", "shared adapters", "adapters", "configuration"),
             "composition",

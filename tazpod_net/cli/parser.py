@@ -218,6 +218,7 @@ COMMANDS: dict[str, Command] = {
     "init": Command("what a shell sources to start the tailnet by itself", "tazpod-net init bash --install", _init),
     "completion": Command("the shell's completion script", "tazpod-net completion bash", _completion),
     "install": Command("put tailscaled and tailscale in place", "tazpod-net install --version 1.102.5", _install),
+    "metrics": Command("Prometheus text of what 'status' knows", "tazpod-net metrics | grep peers"),
     "supervise": Command("run the supervisor in the foreground", "tazpod-net supervise", _supervise),
 }
 

@@ -131,6 +131,7 @@ DEFAULTS: dict[str, object] = {
     "serve.config": "",
     "http.listen": "127.0.0.1:9002",
     "http.health": False,
+    "http.health_listen": "",
     "http.metrics": False,
     "doctor.peers": (),
     "doctor.endpoints": (),
@@ -295,6 +296,17 @@ ENVIRONMENT: list[tuple[dict[str, str], dict[str, object]]] = [
     ({"TS_OUTBOUND_HTTP_PROXY_LISTEN": "localhost:8080"}, {"proxy.http": "localhost:8080"}),
     ({"TS_SERVE_CONFIG": "/config/serve.json"}, {"serve.config": "/config/serve.json"}),
     ({"TS_LOCAL_ADDR_PORT": "[::]:9999"}, {"http.listen": "[::]:9999"}),
+    ({"TS_LOCAL_ADDR_PORT": "fd00::7:9002"}, {"http.listen": "[fd00::7]:9002"}),
+    ({"TS_HEALTHCHECK_ADDR_PORT": "[::]:9003"}, {"http.health": True, "http.health_listen": "[::]:9003"}),
+    (
+        {"TS_HEALTHCHECK_ADDR_PORT": "127.0.0.1:9003", "TS_ENABLE_METRICS": "1", "TS_LOCAL_ADDR_PORT": "10.0.0.1:9002"},
+        {
+            "http.health": True,
+            "http.health_listen": "127.0.0.1:9003",
+            "http.metrics": True,
+            "http.listen": "10.0.0.1:9002",
+        },
+    ),
     ({"TS_ENABLE_METRICS": "true"}, {"http.metrics": True, "http.listen": "[::]:9002"}),
     ({"TS_ENABLE_HEALTH_CHECK": "false"}, {}),
     (
@@ -958,7 +970,6 @@ def test_no_error_shows_an_auth_key(machine: Machine, text: str, env: dict[str, 
         ({"TAZPOD_NET_DAEMON_STATE": "persist"}, ()),
         ({"TAZPOD_NET_DAEMON_STATE": "ephemeral"}, ()),
         ({"TS_SERVE_CONFIG": "/s.json"}, ()),
-        ({"TS_ENABLE_METRICS": "true"}, ("http.metrics is set but not used by this version",)),
         ({"TAZPOD_NET_COMPAT": "containerboot"}, ("TAZPOD_NET_COMPAT is set but not used by this version",)),
         (
             {"TAZPOD_NET_DOCTOR_PEERS": "a", "TAZPOD_NET_LOGIN_TAGS": "tag:x"},

@@ -34,13 +34,13 @@ GRACE_SECONDS = 1.0  # that a silent connection is left alone while others wait
 MAX_HEAD = 8192  # bytes of request line and headers
 _READ_BYTES = 16384
 _ACCEPTS = 32  # at once, then others get their turn
-_OK, _BAD_REQUEST, _NOT_ALLOWED, _OUR_FAULT = 200, 400, 405, 500
+_BAD_REQUEST, _NOT_ALLOWED, _OUR_FAULT, _VERSION = 400, 405, 500, 505
 _PAUSE = 1.0  # seconds without accepting after the kernel had no room
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _REASONS = {
     200: b"OK", 400: b"Bad Request", 404: b"Not Found", 405: b"Method Not Allowed",
     431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 501: b"Not Implemented",
-    503: b"Service Unavailable",
+    503: b"Service Unavailable", 505: b"HTTP Version Not Supported",
 }  # fmt: skip
 
 
@@ -183,9 +183,9 @@ class HttpServer:
             self._pause = self.loop.call_later(seconds, self._accept_again)
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(_ACCEPTS):
-            if len(self.connections) >= self.limit and not self._make_room():
-                return
+        for number in range(_ACCEPTS):
+            if len(self.connections) >= self.limit and (number or not self._make_room()):
+                return  # for the first one there is surely a client; for the others the loop comes back
             try:
                 client, _address = listener.accept()
             except BlockingIOError:
@@ -344,6 +344,9 @@ class _Connection:
 
     def _take(self, request: h11.Request, *, whole: bool) -> None:
         self._read(on=False)
+        if not request.http_version.startswith(b"1."):
+            self._say(Answer(_VERSION, b"only HTTP/1\n"), head=False, close=True)
+            return
         if request.method not in {b"GET", b"HEAD"}:
             self._say(Answer(_NOT_ALLOWED, b"only GET and HEAD\n"), head=False, close=True)
             return

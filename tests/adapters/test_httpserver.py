@@ -285,8 +285,8 @@ class TestHostile:
             (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # TLS
             (b"\r\n\r\n\r\n", 400),
             (b"GET /\r\n\r\n", 400),
-            (b"GET / HTTP/2.0\r\n\r\n", 400),
-            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+            (b"GET / HTTP/2.0\r\n\r\n", 505),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
             (b"GET / HTTP/1.1\r\n\r\n", 400),  # no Host
             (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
@@ -654,7 +654,7 @@ class TestAddresses:
         port = free_port()
         (first,) = sockets_of(f"127.0.0.1:{port}")
         for address in (f"127.0.0.1:{port}", f"localhost:{port}", f":{port}"):
-            with pytest.raises(OSError, match="") as caught:
+            with pytest.raises(OSError) as caught:
                 sockets_of(address)
             assert caught.value.errno == errno.EADDRINUSE
         first.close()
@@ -679,6 +679,6 @@ class TestAddresses:
 
     def test_one_of_another_machine(self) -> None:
         """The kernel's word."""
-        with pytest.raises(OSError, match="") as caught:
+        with pytest.raises(OSError) as caught:
             sockets_of("192.0.2.1:9002")
         assert caught.value.errno == errno.EADDRNOTAVAIL

@@ -38,13 +38,33 @@ class Exposition:
         self._told_at = float("-inf")
         self._tell: asyncio.Task[bytes | None] | None = None
         self._told: bytes | None = None
+        self._scraped_at = float("-inf")
+        self._scraping: asyncio.Task[bytes] | None = None
+        self._scraped = b""
 
     async def probe(self, path: str) -> tuple[bool, str]:
         """The answer of `/livez`, `/readyz` or `/healthz`."""
         return probes.answer(path, await self._status())
 
+    async def scrape(self) -> bytes:
+        """The text of `/metrics`: made once a second, however many ask."""
+        if self._scraping is None and self.supervisor.now() - self._scraped_at < LOOK_EVERY:
+            return self._scraped
+        if self._scraping is None:
+            self._scraped_at = self.supervisor.now()
+            self._scraping = asyncio.ensure_future(self.metrics())
+            self._scraping.add_done_callback(self._has_scraped)
+        return await asyncio.shield(self._scraping)
+
+    def _has_scraped(self, task: asyncio.Task[bytes]) -> None:
+        self._scraping = None
+        if task.cancelled() or task.exception() is not None:
+            self._scraped_at = float("-inf")
+        else:
+            self._scraped = task.result()
+
     async def metrics(self) -> bytes:
-        """The text of `/metrics` and of the command."""
+        """The text of this moment."""
         status, told = await asyncio.gather(self._status(), self._daemon_text())
         supervisor = self.supervisor
         at = supervisor.now()

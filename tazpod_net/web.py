@@ -133,7 +133,7 @@ class Web:
             known = " ".join(sorted(paths))
             return Answer(404, f"not found, there is: {known}\n".encode())
         if path == METRICS:
-            return Answer(200, await self.exposition.metrics(), metrics.CONTENT_TYPE)
+            return Answer(200, await self.exposition.scrape(), metrics.CONTENT_TYPE)
         holds, text = await self.exposition.probe(path)
         return Answer(200 if holds else 503, f"{text}\n".encode("utf-8", "replace"))
 

@@ -7,6 +7,7 @@ a bounded number of descriptors, bytes and seconds:
 - At most `limit` connections. For one more, the longest idle one is closed; if none is idle, the one that has had time
   enough to ask; if there is none of those either, clients wait in the kernel's queue, which costs us nothing.
 - While an answer is made, nothing more is read from that client. Garbage is answered with 400 and the end.
+- A few answers in each turn of the loop, however many are asked for: whatever else lives in the loop gets its turn.
 
 No connection, no timer: nothing wakes up for an HTTP side that nobody uses.
 """
@@ -17,8 +18,8 @@ import errno
 import resource
 import socket
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from enum import Enum
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ LINGER_SECONDS = 1.0  # for the client to read our last words before the connect
 GRACE_SECONDS = 1.0  # that a silent connection is left alone while others wait
 MAX_HEAD = 8192  # bytes of request line and headers
 _READ_BYTES = 16384
-_ACCEPTS = 32  # at once, then others get their turn
+_ACCEPTS, _ANSWERS = 16, 8  # in one turn of the loop, a few milliseconds of work
 _BAD_REQUEST, _NOT_ALLOWED, _OUR_FAULT, _VERSION = 400, 405, 500, 505
 _PAUSE = 1.0  # seconds without accepting after the kernel had no room
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -142,6 +143,7 @@ class HttpServer:
         self.answers: Counter[int] = Counter()
         self.dropped = 0
         self.tasks: set[asyncio.Task[None]] = set()
+        self._queue: deque[Callable[[], Coroutine[object, object, None]]] = deque()
         self._pause: asyncio.TimerHandle | None = None
         self._accepting = False
         self._accept_again()
@@ -155,6 +157,7 @@ class HttpServer:
         for listener in self.listeners:
             listener.close()
         self.listeners = []
+        self._queue.clear()
         for task in self.tasks:
             task.cancel()
         for connection in list(self.connections):
@@ -242,11 +245,19 @@ class HttpServer:
         if self._pause is not None and self.listeners:
             self._accept_again()
 
-    def work(self, work: Awaitable[None]) -> None:
-        """An answer is on its way."""
-        task = asyncio.ensure_future(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+    def work(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
+        """An answer is to be made, when it is its turn."""
+        self._queue.append(work)
+        if len(self._queue) == 1:
+            self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        for _ in range(min(_ANSWERS, len(self._queue))):
+            task = self.loop.create_task(self._queue.popleft()())
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+        if self._queue:
+            self.loop.call_soon(self._turn)
 
 
 class _Connection:
@@ -352,9 +363,12 @@ class _Connection:
             return
         path = _path(request.target)
         self._enter(_Phase.ANSWERING)
-        self.server.work(self._answer(path, head=request.method == b"HEAD", close=not whole))
+        head = request.method == b"HEAD"
+        self.server.work(lambda: self._answer(path, head=head, close=not whole))
 
     async def _answer(self, path: str, *, head: bool, close: bool) -> None:
+        if self.closed:
+            return
         try:
             answer = await self.server.handler(path)
         except Exception as e:  # noqa: BLE001 - a bug must cost one answer, not the loop

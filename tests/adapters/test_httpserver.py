@@ -556,6 +556,29 @@ class TestCrowd:
         with descriptors(4000):
             run(main())
 
+    def test_a_flood_leaves_the_loop_to_others(self) -> None:
+        """20 clients with 100 requests each, all there: others get their turn after every few answers."""
+
+        async def main() -> None:
+            answered, most = 0, 0
+
+            async def count(path: str) -> Answer:
+                nonlocal answered
+                answered += 1
+                return await echo(path)
+
+            async with served(count) as web:
+                flood = GET % b"a" * 99 + CLOSE % b"end"
+                clients = [asyncio.ensure_future(web.talk(flood)) for _ in range(20)]
+                while not all(client.done() for client in clients):
+                    before = answered
+                    await asyncio.sleep(0)
+                    most = max(most, answered - before)
+                assert answered == 2000
+                assert 0 < most <= httpserver._ANSWERS
+
+        run(main())
+
     def test_when_descriptors_run_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Another part of the process has used them up: clients wait, nothing spins or breaks, then they are served."""
         monkeypatch.setattr(httpserver, "_PAUSE", 0.05)

@@ -355,6 +355,15 @@ def test_the_supervisor_loads_nothing_heavy() -> None:
     assert [name for name in loaded if name.startswith("tazpod_net.cli")] == []
 
 
+def test_the_http_side_costs_only_those_who_ask() -> None:
+    """Nothing of it is loaded before it is wanted, and then nothing heavy: no client library of Prometheus."""
+    own = {f"tazpod_net.{name}" for name in ("web", "exposition", "core.metrics", "core.probes", "adapters.httpserver")}
+    assert own & loaded_by("import tazpod_net.wiring") == set()
+    loaded = loaded_by("import tazpod_net.wiring, tazpod_net.web")
+    assert own <= loaded
+    assert {*HEAVY, "prometheus_client", "http", "http.server", "socketserver"} & loaded == set()
+
+
 def test_the_daemon_is_spawned_before_the_loop_is_loaded() -> None:
     """Everything up to the spawn does without asyncio and structlog, which cost more than the spawn itself."""
     loaded = loaded_by("import tazpod_net.boot")

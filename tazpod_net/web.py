@@ -72,19 +72,18 @@ class Web:
 
     def news(self) -> None:
         """Something has changed: an address that was not there, such as the tailnet's, may be there now."""
-        if self._retry is not None and self._pause > _FIRST_RETRY:
-            self._pause = _FIRST_RETRY
+        loop = asyncio.get_running_loop()
+        if self._retry is not None and self._retry.when() > loop.time() + _FIRST_RETRY:  # never put off by news
             self._cancel_retry()
-            self._retry = asyncio.get_running_loop().call_later(_FIRST_RETRY, self._open)
+            self._pause = _FIRST_RETRY
+            self._retry = loop.call_later(_FIRST_RETRY, self._open)
 
     # --- listening ------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
         self._cancel_retry()
-        for address in self._wanted:
-            if address not in self._servers:
-                self._try(address)
-        if any(address not in self._servers for address in self._wanted):
+        missing = [address for address in self._wanted if address not in self._servers]
+        if any([self._try(address) for address in missing]):  # noqa: C419 - all are tried, not only to the first
             self._retry = asyncio.get_running_loop().call_later(self._pause, self._open)
             self._pause = min(self._pause * 2, _LAST_RETRY)
         notes = tuple(self._notes.values())
@@ -92,20 +91,23 @@ class Web:
             self._said = notes
             self._say(notes)
 
-    def _try(self, address: str) -> None:
+    def _try(self, address: str) -> bool:
+        """True: it cannot be had now, and later perhaps."""
         try:
             listeners = httpserver.sockets_of(address)
         except AddressError as e:
             self._note(address, f"cannot be listened on: {e}", "set {key} to an IP address and a port")
+            return False
         except OSError as e:
             problem, fix = _WORDS.get(
                 e.errno or 0, (f"cannot be listened on: {(e.strerror or str(e)).lower()}", "set {key}")
             )
             self._note(address, problem, fix)
-        else:
-            self._notes.pop(address, None)
-            self._servers[address] = HttpServer(lambda path: self._answer(address, path), listeners)
-            self._own_log.event("http listens", why=address)
+            return True
+        self._notes.pop(address, None)
+        self._servers[address] = HttpServer(lambda path: self._answer(address, path), listeners)
+        self._own_log.event("http listens", why=address)
+        return False
 
     def _note(self, address: str, problem: str, fix: str) -> None:
         text = f"{address} {problem}"

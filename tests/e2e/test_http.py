@@ -1,11 +1,14 @@
 """Probes and metrics over HTTP, and the command `metrics`: a real supervisor, real sockets, clients of every kind."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -355,6 +358,52 @@ class TestListening:
         assert probes(product, port) == [200, 200, 200]
         product.down()
         assert refused(product, port)
+
+
+class TestPrometheus:
+    """The real scraper."""
+
+    def test_it_scrapes_and_its_alerts_see_the_node(self, product: Product, tmp_path: Path) -> None:
+        """Healthy target, our series and the daemon's; a daemon that dies again and again is an alert."""
+        program = shutil.which("prometheus")
+        if program is None:
+            pytest.skip("no prometheus (Debian: prometheus)")
+        port, own = listen(product), free_port()
+        product.env |= {"TAZPOD_NET_RESTART_INITIAL_S": "0.1", "TAZPOD_NET_RESTART_MAX_S": "0.1"}
+        product.up()
+        rules = Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yaml"
+        job = {"job_name": "tazpod-net", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+        (tmp_path / "prometheus.yml").write_text(  # JSON is YAML
+            json.dumps(
+                {
+                    "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+                    "rule_files": [str(rules)],
+                    "scrape_configs": [job],
+                }
+            )
+        )
+        argv = [program, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
+        scraper = product.place.popen(
+            [*argv, f"--web.listen-address=127.0.0.1:{own}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+        def answer(query: str) -> list[str]:
+            reply = fetch(product.place, own, f"/api/v1/query?query={quote(query)}")
+            return [row["value"][1] for row in json.loads(reply.body)["data"]["result"]]
+
+        try:
+            eventually(lambda: answer('up{job="tazpod-net"}') == ["1"], within=40, every=0.5)
+            assert answer("tazpod_net_ready") == ["1"]
+            assert answer("tailscaled_health_messages") == ["0"]
+            for _ in range(5):
+                seen = float(answer("tazpod_net_daemon_restarts_total")[0])
+                pid = product.kill_daemon()
+                product.eventually(lambda s, pid=pid: s["ready"] and s["daemon"]["pid"] not in {None, pid})  # type: ignore[misc]
+                eventually(lambda seen=seen: float(answer("tazpod_net_daemon_restarts_total")[0]) > seen, every=0.5)  # type: ignore[misc]
+            eventually(lambda: answer('ALERTS{alertname="TazpodNetRestarts"}') == ["1"], within=40, every=0.5)
+        finally:
+            scraper.terminate()
+            scraper.wait(20)
 
 
 class TestCrowds:

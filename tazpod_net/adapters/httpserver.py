@@ -137,9 +137,8 @@ class HttpServer:
         self.handler = handler
         self.listeners = listeners
         self.loop = asyncio.get_running_loop()
-        self.connections: dict[
-            _Connection, None
-        ] = {}  # in the order in which they began to wait for what they wait for
+        # In the order in which they began to wait for what they wait for.
+        self.connections: dict[_Connection, None] = {}
         self.answers: Counter[int] = Counter()
         self.dropped = 0
         self.tasks: set[asyncio.Task[None]] = set()
@@ -367,7 +366,7 @@ class _Connection:
         self.server.work(lambda: self._answer(path, head=head, close=not whole))
 
     async def _answer(self, path: str, *, head: bool, close: bool) -> None:
-        if self.closed:
+        if self.closed:  # while it waited for its turn
             return
         try:
             answer = await self.server.handler(path)

@@ -36,6 +36,7 @@ class Actions(msgspec.Struct, frozen=True):
     mark_logged_out: Callable[[], None]
     set_mode: Callable[[str], None]
     reload: Callable[[], tuple[list[str], list[str]]]
+    metrics: Callable[[], Awaitable[bytes]]
 
 
 class Client:
@@ -77,7 +78,7 @@ class Service:
         self.home_owner = home_owner
         self.closing = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reads: dict[str, Handler] = {"status": self._status, "wait": self._wait}
+        self._reads: dict[str, Handler] = {"status": self._status, "wait": self._wait, "metrics": self._metrics}
         self._changes: dict[str, Handler] = {
             "up": self._up,
             "down": self._down,
@@ -184,6 +185,10 @@ class Service:
             status, now=self.supervisor.epoch(), colour=request.colour, offset_at=self.supervisor.offset_at
         )
         return text.encode("utf-8", "replace")
+
+    async def _metrics(self, _request: Request, client: Client) -> int:
+        client.raw(await self.actions.metrics())
+        return EXIT_OK
 
     async def _wait(self, request: Request, client: Client) -> int:
         status = await self._until(request.conditions or ["ready"], request.timeout, give_up=False)

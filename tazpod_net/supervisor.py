@@ -28,6 +28,7 @@ from tazpod_net.core.status import (
     Status,
     steady,
 )
+from tazpod_net.core.tally import End, Tally
 from tazpod_net.core.timefmt import rfc3339
 from tazpod_net.engine import Engine
 from tazpod_net.errors import TazpodNetError
@@ -86,6 +87,7 @@ class Supervisor:
         self.ephemeral = False  # an orderly stop logs out
         self.stopped_by: str | None = None
         self.handed_over = False
+        self.tally = Tally()
         self.reload: Callable[[], None] = lambda: None
         self.announce: Callable[[Status], None] = lambda _status: None
         self._random = random
@@ -282,6 +284,7 @@ class Supervisor:
         )
         self.daemon.remember(restarts=self.daemon.facts.restarts, last_exit=last)
         self._event("tailscaled ended", cause.reason, pid=pid)
+        self.tally.ended(_end_of(last, cause))
         self.session.detach()
         self.feed(
             lambda at: events.Exited(
@@ -355,6 +358,7 @@ class Supervisor:
     def _publish(self) -> None:
         self._publish_due = False
         status = self.status()
+        self.tally.entered(render.short_state(status), self.now())
         if self._published is None or steady(status) != steady(self._published):
             self._published = status
             self.store.publish(status)
@@ -407,6 +411,13 @@ class Supervisor:
             restarts=facts.restarts,
             renews=session.backend.key_ends is not None and session.can_mint,
         )
+
+
+def _end_of(last: LastExit, cause: exits.Cause) -> End:
+    """For counting: without what is different each time."""
+    how, _, why = cause.reason.partition(": ")
+    asked = "as asked" if how.endswith("as asked") else ""
+    return End("" if last.code is None else str(last.code), last.signal or "", why or asked)
 
 
 _WORDS: dict[type[AnyEvent], str] = {

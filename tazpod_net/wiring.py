@@ -5,6 +5,7 @@ What the long-lived process may load is decided here and nowhere else: no ssl (a
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 FORBIDDEN = ("ssl", "rich", "pyroute2", "http.client", "urllib.request")
 for _name in ("ssl", "rich"):
@@ -51,6 +52,10 @@ from tazpod_net.service import Actions, Service  # noqa: E402
 from tazpod_net.session import Hooks, Plan, Session  # noqa: E402
 from tazpod_net.supervisor import Self, Supervisor  # noqa: E402
 
+if TYPE_CHECKING:
+    from tazpod_net.core.metrics import LogCounts
+    from tazpod_net.web import Web
+
 MINT_PATIENCE = 30.0  # seconds for the child that mints a key
 _LATER = 1.5  # seconds after the start for what nobody waits for: own log, binary version, full probe, garbage
 _GC_THRESHOLD = 700  # Python's own; the launcher raised it for the imports
@@ -84,6 +89,8 @@ class Running:
         self.poll: asyncio.TimerHandle | None = None
         self.applier: ServeApplier | None = None
         self.serve_note: str | None = None
+        self.web: Web | None = None
+        self.web_notes: tuple[Note, ...] = ()
         self.serve_turn = 0  # counts changes of files
         self.served: object = None
         self.serving = False
@@ -132,6 +139,7 @@ class Running:
             mark_logged_out=self._mark_logged_out,
             set_mode=self._set_mode,
             reload=self._reload,
+            metrics=self._metrics,
         )
         self.service = Service(self.supervisor, actions, os.stat(self.layout.home).st_uid)
 
@@ -152,6 +160,7 @@ class Running:
         notes = [Note("configuration", text) for text in self.loaded.notes]
         if self.serve_note is not None:
             notes.append(Note("serve", self.serve_note, "correct it: it is applied when the file changes"))
+        notes += self.web_notes
         risk = identity_risk(self.boot.identity(), in_container=in_container())
         return (*notes, *([risk] if risk is not None else []))
 
@@ -209,6 +218,7 @@ class Running:
         self._watch_files(loop)
         loop.add_reader(self.clock.fd, self._clock_jumped)
         self._link()
+        self._serve_http()
         if self.boot.launch.owner is not None:
             self._watch_owner(*self.boot.launch.owner)
         elif os.geteuid() == 0:
@@ -220,6 +230,8 @@ class Running:
             server.close()
             loop.remove_reader(self.clock.fd)
             self._end_watch(loop)
+            if self.web is not None:
+                self.web.close()
             await self.service.finish()
             for task in self.background:
                 task.cancel()
@@ -386,8 +398,37 @@ class Running:
         self.supervisor.notes = self._notes()
         self.supervisor.changed()
 
+    def _serve_http(self) -> None:
+        """Health and metrics over HTTP as configured; where they are off, nothing of it is loaded."""
+        http = self.loaded.config.http
+        if self.web is not None or http.health or http.metrics:
+            self._web().configure(http)
+
+    def _web(self) -> "Web":
+        if self.web is None:
+            from tazpod_net.web import Web  # noqa: PLC0415 - 0.4 MB and 12 ms for those who ask
+
+            self.web = Web(self.supervisor, self.api, self._log_counts, self._web_said)
+        return self.web
+
+    def _web_said(self, notes: tuple[Note, ...]) -> None:
+        self.web_notes = notes
+        self.supervisor.notes = self._notes()
+        self.supervisor.changed()
+
+    def _log_counts(self) -> "LogCounts":
+        from tazpod_net.core.metrics import LogCounts  # noqa: PLC0415 - loaded by then, see _web
+
+        counts = self.boot.spool.counts
+        return LogCounts(counts.lines, counts.bytes, counts.filtered, counts.lost)
+
+    async def _metrics(self) -> bytes:
+        return await self._web().exposition.metrics()
+
     def _on_change(self) -> None:
         self._serve_soon()
+        if self.web is not None:
+            self.web.news()
         self.supervisor.changed()
 
     async def _mint(self, candidate: Candidate) -> tuple[str | None, Minted]:
@@ -483,6 +524,7 @@ class Running:
         if self.watch is not None:
             self.watch.set_paths(self._watched_paths())
             self._serve_soon()
+            self._serve_http()
         self.supervisor.notes = self._notes()
         self.supervisor.ephemeral = loaded.config.daemon.state == "ephemeral"
         self._apply_log()

@@ -27,14 +27,14 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "kernel": ({"home", "linux", "rotating"}, {"core", "errors", "kernel"}),  # paths and system calls, no policy
     "ports": ({"ports"}, {"core"}),
     "shell": (
-        {"engine", "session", "supervisor", "service", "serveapply"},
+        {"engine", "exposition", "session", "supervisor", "service", "serveapply"},
         {"core", "errors", "ports", "shell"},
     ),
     "shared adapters": ({"adapters.files", "adapters.https", "adapters.oneshot"}, {"core", "errors", "kernel"}),
     "adapters": ({"adapters"}, {"core", "errors", "kernel", "shared adapters", "version"}),
     "configuration": ({"config", "configdoc"}, {"core", "errors", "configuration"}),
     "composition": (
-        {"boot", "credentials", "daemon", "foreign", "wiring"},
+        {"boot", "credentials", "daemon", "foreign", "web", "wiring"},
         {
             *("core", "errors", "version", "kernel", "ports", "shell", "shared adapters", "adapters", "configuration"),
             "composition",
@@ -354,6 +354,15 @@ def test_the_supervisor_loads_nothing_heavy() -> None:
     assert {"tazpod_net.wiring", "asyncio", "structlog"} <= loaded
     assert HEAVY & loaded == set()
     assert [name for name in loaded if name.startswith("tazpod_net.cli")] == []
+
+
+def test_the_http_side_costs_only_those_who_ask() -> None:
+    """Nothing of it is loaded before it is wanted, and then nothing heavy: no client library of Prometheus."""
+    own = {f"tazpod_net.{name}" for name in ("web", "exposition", "core.metrics", "core.probes", "adapters.httpserver")}
+    assert own & loaded_by("import tazpod_net.wiring") == set()
+    loaded = loaded_by("import tazpod_net.wiring, tazpod_net.web")
+    assert own <= loaded
+    assert {*HEAVY, "prometheus_client", "http", "http.server", "socketserver"} & loaded == set()
 
 
 def test_the_daemon_is_spawned_before_the_loop_is_loaded() -> None:

@@ -109,7 +109,7 @@ THEIRS: dict[str, tuple[Mapping[str, str], dict[str, object] | str]] = {
     ),
     "local_metrics_and_deprecated_health": (
         {"TS_LOCAL_ADDR_PORT": "[::]:9300", "TS_ENABLE_METRICS": "true", "TS_HEALTHCHECK_ADDR_PORT": "[::]:9301"},
-        "set TS_ENABLE_HEALTH_CHECK and TS_LOCAL_ADDR_PORT instead",
+        {"http.listen": "[::]:9300", "http.metrics": True, "http.health": True, "http.health_listen": "[::]:9301"},
     ),
     "serve_config_no_kube": ({**KEY, "TS_SERVE_CONFIG": "/etc/s.json"}, {"serve.config": "/etc/s.json"}),
     "egress_svcs_config_no_kube": ({**KEY, "TS_EGRESS_PROXIES_CONFIG_PATH": "/etc/x"}, "TS_EGRESS_PROXIES_CONFIG_PATH"),

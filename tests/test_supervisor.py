@@ -929,6 +929,10 @@ class TestLogin:
 # --- clients ----------------------------------------------------------------------------------------------------------
 
 
+async def _no_metrics() -> bytes:
+    return b"tazpod_net_live 1\n"
+
+
 class Clients:
     """A service on a real socket, and clients of it in the same loop."""
 
@@ -945,6 +949,7 @@ class Clients:
             mark_logged_out=lambda: self.done.append("logged out"),
             set_mode=lambda mode: self.done.append(f"mode {mode}"),
             reload=reload,
+            metrics=_no_metrics,
         )
         self.service = Service(world.supervisor, actions, home_owner=0)
         self.server: asyncio.Server | None = None

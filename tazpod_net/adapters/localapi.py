@@ -153,6 +153,10 @@ class LocalApi:
             raise LocalApiError(answer.status, _error_text(self.redact(answer.body)))
         return answer.status != _CHANGED_MEANWHILE
 
+    async def user_metrics(self, timeout: float) -> bytes:  # noqa: ASYNC109 - a scrape's share
+        """`GET usermetrics`: Prometheus text of `tailscaled_*`."""
+        return self.redact(await self._ok("GET", _PREFIX + "usermetrics", timeout=timeout))
+
     async def watch(self) -> AsyncIterator[Notify]:
         """The bus: one Notify a line, for ever. Ends with EOF (daemon gone, or this reader fell behind)."""
         connection = await _Connection.open(self.path)

@@ -59,6 +59,15 @@ _NEW_SPOOL = "spool.new"
 _OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO in the way must not stop the loop
 
 
+class Counts(msgspec.Struct):
+    """Of one spool since it was made. `filtered`: kept out by the rules; `lost`: the log could not take them."""
+
+    lines: int = 0
+    bytes: int = 0
+    filtered: int = 0
+    lost: int = 0
+
+
 class _TroubleError(Exception):
     """Something could not be done; `str()` is the sentence for `status`."""
 
@@ -105,6 +114,7 @@ class Spool:
         spool_dir: str | None = None,
     ) -> None:
         self.trouble: str | None = None
+        self.counts = Counts()
         self._dir = spool_dir or state_dir
         self._runs_path = os.path.join(state_dir, RUNS_NAME)
         self._checkpoint = _CheckpointFile(os.path.join(state_dir, CHECKPOINT_NAME))
@@ -364,8 +374,16 @@ class Spool:
         lines, kept = self._filter(text)
         self._note_begin(spool)
         self._append(spool, used, kept)
+        self._count(text, kept)
         self._show(spool, text, lines, kept)
         return used
+
+    def _count(self, text: bytes, kept: bytes) -> None:
+        counts, lines = self.counts, kept.count(b"\n")
+        counts.lines += lines
+        counts.bytes += len(kept)
+        if kept is not text:
+            counts.filtered += text.count(b"\n") - lines
 
     def _first_lines(self, data: bytes, room: int, *, final: bool) -> tuple[int, bytes]:
         """As `whole_lines`, but only as many as fit into `room` bytes, one at least."""
@@ -475,6 +493,7 @@ class Spool:
         except _TroubleError:
             spool.offset, self._dropped_lines, self._dropped_bytes = before
             raise
+        self.counts.lost += data.count(b"\n", 0, count)
         return count
 
     def _unread_tail(self) -> list[str]:

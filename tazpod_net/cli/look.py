@@ -1,4 +1,4 @@
-"""`status` and `wait`: ask, and never start or repair anything."""
+"""`status`, `wait` and `metrics`: ask, and never start or repair anything."""
 
 import argparse
 import os
@@ -28,7 +28,7 @@ from tazpod_net.core.status import (
 from tazpod_net.core.timefmt import rfc3339
 from tazpod_net.core.timefmt import seconds as show
 from tazpod_net.daemon import read_record
-from tazpod_net.errors import EXIT_NOT_RUNNING
+from tazpod_net.errors import EXIT_NOT_RUNNING, NotRunningError
 from tazpod_net.home import Layout, socket_dirs, start_ticks
 from tazpod_net.linux import local_offset
 
@@ -204,3 +204,11 @@ def wait(arguments: argparse.Namespace) -> int:
     why = str(trouble) if trouble is not None else "no supervisor runs for this home: tazpod-net up"
     complain(f"not {' and '.join(conditions)} after {show(arguments.timeout)}, {why}")
     return EXIT_NOT_RUNNING
+
+
+def metrics(arguments: argparse.Namespace) -> int:
+    """Prometheus text; exit 3 without a supervisor."""
+    code = client.ask(Layout(home_of(arguments)), Request(op="metrics"), client.STATUS_PATIENCE)
+    if code is None:
+        raise NotRunningError("not running", "tazpod-net up")
+    return code

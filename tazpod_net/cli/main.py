@@ -61,10 +61,10 @@ def _command(name: str) -> Command:
         from tazpod_net.cli import start  # noqa: PLC0415
 
         return {"up": start.up, "supervise": start.supervise}[name]
-    if name in {"status", "wait"}:
+    if name in {"status", "wait", "metrics"}:
         from tazpod_net.cli import look  # noqa: PLC0415
 
-        return {"status": look.status, "wait": look.wait}[name]
+        return {"status": look.status, "wait": look.wait, "metrics": look.metrics}[name]
     if name == "logs":
         from tazpod_net.cli import logs  # noqa: PLC0415
 

@@ -235,6 +235,7 @@ COMMANDS: dict[str, Command] = {
     "entrypoint": Command(
         "be a container's first process: CMD and the supervisor", "tazpod-net entrypoint -- sleep infinity", _entrypoint
     ),
+    "metrics": Command("Prometheus text of what 'status' knows", "tazpod-net metrics | grep peers"),
     "supervise": Command("run the supervisor in the foreground", "tazpod-net supervise", _supervise),
 }
 

@@ -159,7 +159,7 @@ def _proxy(address: str, config: Config) -> str:
 
 
 def _listen(address: str, _: Config) -> str:
-    return "" if _split_address(address) else 'is not host:port: write "127.0.0.1:9002" for example'
+    return "" if not address or _split_address(address) else 'is not host:port: write "127.0.0.1:9002" for example'
 
 
 def _drop(patterns: tuple[str, ...], _: Config) -> str:
@@ -184,5 +184,6 @@ _CHECKS: dict[str, Check] = {
     "proxy.socks5": _proxy,
     "proxy.http": _proxy,
     "http.listen": _listen,
+    "http.health_listen": _listen,
     "log.drop": _drop,
 }

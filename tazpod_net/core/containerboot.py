@@ -61,12 +61,10 @@ TABLE: dict[str, Row] = {
     "TS_SOCKET": Row("`daemon.socket`"),
     "TS_AUTH_ONCE": Row("says nothing here: true and false log in when a login is needed, settings are kept right"),
     "TS_SERVE_CONFIG": Row("`serve.config`"),
-    "TS_LOCAL_ADDR_PORT": Row("`http.listen`; an IPv6 address of `POD_IPS` may lack its brackets"),
+    "TS_LOCAL_ADDR_PORT": Row("`http.listen`; an IPv6 address may lack its brackets"),
     "TS_ENABLE_HEALTH_CHECK": Row("`http.health`, on `[::]:9002` without an address"),
     "TS_ENABLE_METRICS": Row("`http.metrics`, on `[::]:9002` without an address"),
-    "TS_HEALTHCHECK_ADDR_PORT": _no(
-        "has one address for both: set TS_ENABLE_HEALTH_CHECK and TS_LOCAL_ADDR_PORT instead"
-    ),
+    "TS_HEALTHCHECK_ADDR_PORT": Row("`http.health_listen`, and `http.health` by being set"),
     "TS_DEBUG_ADDR_PORT": Row("`--debug=ADDRESS` in `daemon.extra_args`, if that has none"),
     "TS_BOOT_TIMEOUT": Row("`login.timeout_s`, and the time of `entrypoint --wait`"),
     "TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT": Row("false: services of `serve.config` are not advertised"),
@@ -89,7 +87,7 @@ TABLE: dict[str, Row] = {
     "TS_EXPERIMENTAL_CERT_SHARE": _no(_OPERATOR, if_true=True),
     "EXPERIMENTAL_ALLOW_PROXYING_CLUSTER_TRAFFIC_VIA_INGRESS": _no(_OPERATOR, if_true=True),
     "POD_IP": Row("says nothing here: it is for the operator's proxies"),
-    "POD_IPS": Row("only for the brackets of `TS_LOCAL_ADDR_PORT`"),
+    "POD_IPS": Row("says nothing here: an IPv6 address gets its brackets without it"),
     "POD_NAME": Row("says nothing here: it is for the operator's proxies"),
     "POD_UID": Row("says nothing here: it is for the operator's proxies"),
     "KUBERNETES_SERVICE_HOST": Row(
@@ -143,14 +141,6 @@ def with_debug(env: Mapping[str, str], words: list[str]) -> list[str]:
     """The daemon's further options with TS_DEBUG_ADDR_PORT (cmd/containerboot/tailscaled.go:104)."""
     address = env.get("TS_DEBUG_ADDR_PORT", "")
     return words if not address or any(address in word for word in words) else [f"--debug={address}", *words]
-
-
-def with_brackets(env: Mapping[str, str], address: str) -> str:
-    """TS_LOCAL_ADDR_PORT with the pod's IPv6 address as it must be written (cmd/containerboot/settings.go:176-184)."""
-    for ip in env.get("POD_IPS", "").split(","):
-        if ":" in ip and ip in address and "[" not in address:
-            return address.replace(ip, f"[{ip}]", 1)
-    return address
 
 
 def advertises_services(env: Mapping[str, str]) -> bool:

@@ -40,6 +40,7 @@ CONTAINERBOOT: dict[str, str] = {
     "TS_OUTBOUND_HTTP_PROXY_LISTEN": "proxy.http",
     "TS_SERVE_CONFIG": "serve.config",
     "TS_LOCAL_ADDR_PORT": "http.listen",
+    "TS_HEALTHCHECK_ADDR_PORT": "http.health_listen",  # deprecated there; an address of its own, and on by being set
     "TS_ENABLE_HEALTH_CHECK": "http.health",
     "TS_ENABLE_METRICS": "http.metrics",
 }
@@ -114,11 +115,10 @@ def containerboot_layer(env: Mapping[str, str], problems: list[str]) -> Layer:
     if env.get("TS_DEBUG_ADDR_PORT"):
         words = containerboot.with_debug(env, env.get("TS_TAILSCALED_EXTRA_ARGS", "").split())
         layer["daemon.extra_args"] = Given(words, "environment TS_DEBUG_ADDR_PORT")
-    if env.get("TS_LOCAL_ADDR_PORT"):
-        address = containerboot.with_brackets(env, env["TS_LOCAL_ADDR_PORT"])
-        layer["http.listen"] = Given(address, "environment TS_LOCAL_ADDR_PORT", is_text=True)
     layer |= _client_secret(env)
     problems += containerboot.refusals(env)
+    if "http.health_listen" in layer and "http.health" not in layer:
+        layer["http.health"] = Given("true", layer["http.health_listen"].where, is_text=True)
     return layer
 
 
@@ -134,6 +134,8 @@ def _containerboot_value(name: str, value: str, problems: list[str]) -> Given | 
     where = f"environment {name}"
     if name == "TS_TAILSCALED_EXTRA_ARGS":
         return Given(value.split(), where)
+    if name == "TS_LOCAL_ADDR_PORT":
+        return Given(_bracketed(value), where, is_text=True)
     if name != "TS_USERSPACE":
         return Given(value, where, is_text=True)
     try:
@@ -141,6 +143,12 @@ def _containerboot_value(name: str, value: str, problems: list[str]) -> Given | 
     except ValueError:
         problems.append(f"{where}: {shown('', value)} is not true or false: write true (userspace) or false (tun)")
     return None
+
+
+def _bracketed(address: str) -> str:
+    """`$(POD_IP):9002` where the pod's address is an IPv6 one: containerboot adds the brackets (settings.go:188)."""
+    host, _, port = address.rpartition(":")
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else address
 
 
 def listen_default(layer: Layer) -> Given | None:

@@ -216,6 +216,7 @@ class Http(Struct, frozen=True, forbid_unknown_fields=True):
         "127.0.0.1:9002"
     )
     health: Annotated[bool, Meta(description="`/livez`, `/readyz`, `/healthz`")] = False
+    health_listen: Annotated[str, Meta(description="where health is, if not at `http.listen`; empty: there")] = ""
     metrics: Annotated[bool, Meta(description="`/metrics`")] = False
 
 
@@ -264,9 +265,6 @@ PROGRAMS = frozenset({"daemon.binary", "daemon.cli"})
 # Keys that are checked but not yet acted upon, and what they wait for.
 NOT_YET: dict[str, str] = {
     "dns.hosts": "names in /etc/hosts",
-    "http.listen": "health and metrics over HTTP",
-    "http.health": "health and metrics over HTTP",
-    "http.metrics": "health and metrics over HTTP",
     "doctor.peers": "doctor",
     "doctor.endpoints": "doctor",
 }

@@ -232,6 +232,7 @@ def test_dropped_lines_are_still_seen(home: SpoolHome) -> None:
     write(spool, b"only noise\n")
     spool.flush()
     assert home.log_bytes() == b"b\n"
+    assert spool.counts == spool_module.Counts(lines=1, bytes=2, filtered=3, lost=0)
     assert home.spools() == []
 
 
@@ -639,6 +640,7 @@ def test_backlog_of_a_stuck_log_is_bounded(home: SpoolHome, monkeypatch: pytest.
     os.write(fd, data)
     spool.flush()
     assert os.fstat(fd).st_blocks * 512 <= 1 << 20
+    lost = spool.counts.lost
     again = home.spool(max_bytes=1 << 30)  # the count survives a restart
     again.flush()
     disk.refused.clear()
@@ -650,6 +652,8 @@ def test_backlog_of_a_stuck_log_is_bounded(home: SpoolHome, monkeypatch: pytest.
     assert 3 << 18 <= len(kept) <= 1 << 20
     lines = data[:dropped].count(b"\n")
     assert marker.startswith(b"tazpod-net: %d lines (%d bytes) were dropped here" % (lines, dropped))
+    assert lost + again.counts.lost == lines
+    assert (spool.counts.lines, again.counts.lines, again.counts.bytes) == (0, kept.count(b"\n"), len(kept))
 
 
 def test_nothing_is_dropped_that_cannot_be_noted(home: SpoolHome, monkeypatch: pytest.MonkeyPatch) -> None:

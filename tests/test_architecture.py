@@ -42,11 +42,13 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "control": ({"control"}, {"kernel"}),
     "launcher": ({"launcher", "__main__"}, {"kernel", "control", "launcher", "command line"}),
+    # Started by sudo as a program of its own, so it ends as the launcher does.
+    "root's end": ({"cli.asroot"}, {"errors", "kernel", "shared adapters", "launcher", "command line"}),
     "command line": (
         {"cli"},
         {
             *("core", "errors", "version", "kernel", "shared adapters", "adapters", "configuration", "composition"),
-            *("control", "command line"),
+            *("control", "command line", "root's end"),
         },
     ),
 }

@@ -7,6 +7,7 @@
 #
 #   TAZPOD_NET_HOOK_COMPLETION=1   Tab completion of tazpod-net, loaded at the first Tab
 #   TAZPOD_NET_HOOK_WRAPPER=1      `tailscale` talks to the daemon of tazpod-net while that lives
+#   TAZPOD_NET_HOOK_PROMPT=1       $TAILNET is the state at each prompt: ready, waiting-credentials, down, ...
 #
 # Set them before this file is read. docs/shell.md has the whole story. A word after a backslash is never an alias.
 
@@ -42,7 +43,8 @@ function _tazpod_net_locate {
       home=
     elif [[ $EUID == 0 ]]; then
       [[ -O $pointer ]] || home=
-    elif [[ -O $pointer || -w ${pointer%/*} ]] || ! _tazpod_net_lives "${owner%% *}" "${owner##* }"; then
+    elif [[ -O $pointer || -w ${pointer%/*} ]] || [[ ! -x $home ]] ||
+      ! _tazpod_net_lives "${owner%% *}" "${owner##* }"; then
       home=
     fi
   fi
@@ -85,6 +87,23 @@ if [[ ${TAZPOD_NET_HOOK_WRAPPER:-0} != 0 ]]; then
   }
 fi
 
+if [[ ${TAZPOD_NET_HOOK_PROMPT:-0} != 0 ]]; then
+  # Sets TAILNET without a process. Before all others at the prompt, which may show it; $? is left as it was.
+  function tazpod_net_prompt {
+    \local code=$? _tazpod_net_word='' _tazpod_net_rest=''
+    if _tazpod_net_look; then TAILNET=$_tazpod_net_word; else TAILNET=down; fi
+    \export TAILNET
+    [[ $- == *e* ]] || \return "$code"
+  }
+  if [[ -n ${ZSH_VERSION-} ]]; then
+    [[ " ${precmd_functions[*]-} " == *' tazpod_net_prompt '* ]] ||
+      precmd_functions=(tazpod_net_prompt ${precmd_functions[@]+"${precmd_functions[@]}"})
+  elif [[ ${PROMPT_COMMAND-} != *tazpod_net_prompt* ]]; then
+    # shellcheck disable=SC2128,SC2178 # of an array the first element is meant
+    PROMPT_COMMAND=tazpod_net_prompt${PROMPT_COMMAND:+; $PROMPT_COMMAND}
+  fi
+fi
+
 if [[ ${TAZPOD_NET_HOOK_COMPLETION:-0} != 0 ]]; then
   function _tazpod_net_load {
     if [[ -n ${ZSH_VERSION-} ]]; then
@@ -107,7 +126,7 @@ fi
 function _tazpod_net_forget {
   [[ -z ${_tazpod_net_waits-} ]] || \return 0
   \unset _tazpod_net_word _tazpod_net_rest
-  [[ ${TAZPOD_NET_HOOK_WRAPPER:-0} == 0 ]] || \return 0
+  [[ ${TAZPOD_NET_HOOK_WRAPPER:-0}${TAZPOD_NET_HOOK_PROMPT:-0} == 00 ]] || \return 0
   \unset _tazpod_net_home
   \unset -f _tazpod_net_lives _tazpod_net_locate _tazpod_net_look _tazpod_net_forget 2>/dev/null || :
 }

@@ -73,6 +73,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     login: bool = True
     owner: tuple[int, int] | None = None  # of a throw-away home, pid and start ticks: at its end all of this goes too
     service: dict[str, str] = {}  # what a service manager told this process (adapters.sdnotify)
+    no_root: tuple[str, str] | None = None  # why this user could not become root, and what helps
 
 
 class Boot:
@@ -100,6 +101,7 @@ class Boot:
         )
         self.daemon = HomeDaemon(layout, self.daemon_socket, config, launch.env, self.spool)
         self.daemon.forgetful = launch.owner is not None
+        self.daemon.no_root = launch.no_root
         self.engine = Engine(self.policy(), self.daemon)
         self.survivor: int | None = None
         self.log_text: Callable[[bytes], None] = lambda _text: None  # the supervisor's, once it runs
@@ -254,9 +256,9 @@ def identity_of(config: Config, layout: Layout) -> IdentityPart:
 
 
 def user_name(env: Mapping[str, str]) -> str:
-    """Who ran it: also behind sudo."""
+    """Who ran it: also behind sudo. For others than root the variable is of an earlier `sudo -u`, and of no meaning."""
     name = env.get("SUDO_USER")
-    if name:
+    if name and os.getuid() == 0:
         return name
     try:
         return pwd.getpwuid(os.getuid()).pw_name

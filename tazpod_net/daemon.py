@@ -22,7 +22,7 @@ from tazpod_net.core.exits import ExitStatus
 from tazpod_net.core.options import Config
 from tazpod_net.core.status import LastExit, Note
 from tazpod_net.core.timefmt import rfc3339
-from tazpod_net.core.tun import Choice, Facts, Full, Verdict, choose_mode, fingerprint, judge, with_full
+from tazpod_net.core.tun import Choice, Facts, Full, Verdict, choose_mode, fingerprint, judge, with_full, without_root
 from tazpod_net.errors import TazpodNetError
 from tazpod_net.home import Layout, start_ticks
 from tazpod_net.ports import DaemonFacts
@@ -72,6 +72,7 @@ class HomeDaemon:
         self.spool = spool
         self.facts = DaemonFacts()
         self.forgetful = False  # of a throw-away home: the identity stays in memory
+        self.no_root: tuple[str, str] | None = None
         self.on_spawned: Callable[[], None] = lambda: None
         self._watched: process.Watched | None = None
         self._kept_guard: int | None = None
@@ -184,6 +185,8 @@ class HomeDaemon:
                 mode="userspace", reason=f"the TUN start failed ({because}); tried again at the next start"
             ), 0.0
         verdict = self._remembered(quick(self.config.daemon.interface))
+        if self.no_root is not None:
+            verdict = without_root(verdict, *self.no_root)
         choice = choose_mode(self.config.daemon.mode, verdict)
         if choice.refused is not None:
             raise ModeRefusedError(*choice.refused, foreign=verdict.foreign is not None)

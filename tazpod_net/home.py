@@ -29,7 +29,7 @@ def resolve(option: str | None, env: "Mapping[str, str]", uid: int) -> str:
 
 
 def read_pointer(uid: int, pointer: str = POINTER) -> str | None:
-    """The home in `/run/tazpod-net/home`, if root wrote it and its supervisor lives.
+    """The home in `/run/tazpod-net/home`, if root wrote it, its supervisor lives and the user may enter the home.
 
     Root itself follows it also when that supervisor is dead: the daemon that it left is root's to find.
     """
@@ -50,6 +50,7 @@ def read_pointer(uid: int, pointer: str = POINTER) -> str | None:
     if uid != 0 and (
         len(words) < 2  # noqa: PLR2004 - pid and ticks
         or start_ticks(int(words[0])) != int(words[1])
+        or not os.access(home, os.X_OK)
     ):
         return None
     return home

@@ -143,6 +143,8 @@ class Service:
         if handler is None:
             handler = self._changes.get(request.op)
             if handler is not None and not self._may_change(client):
+                if request.op == "up":
+                    return await self._join(request, client)
                 return client.fail(
                     f"{request.op}: uid {client.uid} may not change this supervisor (uid {os.geteuid()})",
                     "run it as root or as the owner of the home",
@@ -248,13 +250,25 @@ class Service:
             return protocol.NEEDS_CREDENTIALS
         if not request.fresh:
             supervisor.feed(events.WantUp)
+        return await self._wait_up(request, client)
+
+    async def _wait_up(self, request: Request, client: Client) -> int:
+        if not request.fresh:
             self._name_differences(request, client)
         if request.wait is None:
-            client.out(self._running_word(request, supervisor.status()))
+            client.out(self._running_word(request, self.supervisor.status()))
             return EXIT_OK
-        began = request.started if request.fresh and request.started else supervisor.now()
+        began = request.started if request.fresh and request.started else self.supervisor.now()
         status = await self._until([request.wait], request.timeout, give_up=True)
         return self._up_ends(request, client, status, began)
+
+    async def _join(self, request: Request, client: Client) -> int:
+        """`up` of somebody who may not change anything: it runs already, and the wait is the same."""
+        if self.supervisor.stopped_by is not None:
+            return client.fail(f"stopping ({self.supervisor.stopped_by})", "tazpod-net up, when it has ended")
+        if request.offered is None and request.login and await self._lacks_credentials():
+            return protocol.NEEDS_CREDENTIALS  # they cannot be taken from here; whoever asks may be able to be root
+        return await self._wait_up(request, client)
 
     async def _lacks_credentials(self) -> bool:
         await self.supervisor.fresh_status(STATUS_WAIT)
@@ -320,6 +334,8 @@ class Service:
             client.err(f"adopted tailscaled pid {machine.pid} of an earlier supervisor")
         else:
             client.err(outcome.started_line(status, probe_ms=facts.probe_ms, live_ms=live_ms, login_ms=login_ms))
+            if facts.mode == "userspace" and self.supervisor.engine.policy.auto_mode:
+                client.err(f"no TUN: {facts.mode_reason}")
         took = render.span(self.supervisor.now() - began)
         client.out(f"{render.headline(status.summary)}, {took}")
 

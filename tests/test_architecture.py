@@ -43,11 +43,13 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "control": ({"control"}, {"kernel"}),
     "init": ({"init"}, {"adapters", "command line"}),  # PID 1: what it imports at its top is all that it has
     "launcher": ({"launcher", "__main__"}, {"kernel", "control", "init", "launcher", "command line"}),
+    # Started by sudo as a program of its own, so it ends as the launcher does.
+    "root's end": ({"cli.asroot"}, {"errors", "kernel", "shared adapters", "launcher", "command line"}),
     "command line": (
         {"cli"},
         {
             *("core", "errors", "version", "kernel", "shared adapters", "adapters", "configuration", "composition"),
-            *("control", "init", "command line"),
+            *("control", "init", "command line", "root's end"),
         },
     ),
 }

@@ -73,6 +73,21 @@ def make_home(home: str, state: str, logs: str) -> None:
         os.umask(mask)
 
 
+def are_ours(directory: str) -> bool:
+    """Whether this user made everything in it: where root's daemon ran, neither its key nor its log can be used."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    owners: set[int] = set()
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            owners.add(os.lstat(os.path.join(directory, name)).st_uid)
+    return owners <= {os.geteuid()}
+
+
 def home_error(home: str, error: OSError) -> TazpodNetError:
     """The plain line for a home that cannot be used."""
     fixes = {

@@ -11,7 +11,7 @@ from tazpod_net.adapters import files, resolver, sockets
 from tazpod_net.adapters.keyfile import clean, read_key
 from tazpod_net.boot import Boot, Launch, set_mark
 from tazpod_net.cli import client
-from tazpod_net.cli.common import complain, home_of
+from tazpod_net.cli.common import complain, home_of, on_terminal
 from tazpod_net.core.protocol import Request
 from tazpod_net.daemon import find_program
 from tazpod_net.errors import EXIT_OK, NotRunningError, TazpodNetError
@@ -31,6 +31,8 @@ def down(arguments: argparse.Namespace) -> int:
         return _stop_orphan(layout, arguments)
     sticky = getattr(arguments, "sticky", True)
     request = Request(op="down", timeout=arguments.timeout or 0.0, logout=arguments.logout, sticky=sticky)
+    if os.geteuid() != 0 and not files.are_ours(layout.state):
+        return _down_for_root(arguments, layout, request)
     return _stop(layout, arguments, request)
 
 
@@ -83,6 +85,50 @@ def _ask_down(layout: Layout, request: Request) -> int | None:
         if e.pid is not None:
             client.kill_holder(layout, e.pid)
         return None
+
+
+def _down_for_root(arguments: argparse.Namespace, layout: Layout, request: Request) -> int:
+    """The files are root's: as root where we can be, else what the owner of the home may ask for."""
+    done = _as_root("down", arguments, layout)
+    if done is not None:
+        return done
+    asked = client.supervisor(layout)
+    try:
+        code = client.ask(layout, request, _HUNG_AFTER)
+    except client.HungError as e:
+        done = _as_root("down", arguments, layout, insist=True)
+        if done is None:
+            raise TazpodNetError(e.problem, "'tazpod-net down' as root ends it") from e
+        return done
+    if code is None:
+        return _leave_to_root(layout)
+    if code == EXIT_OK:
+        client.wait_for_end(layout, _LONGEST, asked)
+    return code
+
+
+def _as_root(
+    command: str, arguments: argparse.Namespace, layout: Layout, stdin: str = "", *, insist: bool = False
+) -> int | None:
+    """Through sudo, where only root may and this user can; else None."""
+    if os.geteuid() == 0:
+        return None
+    from tazpod_net.cli import sudo  # noqa: PLC0415 - 30 ms that root never pays
+
+    return sudo.change(command, arguments, layout, stdin, insist=insist)
+
+
+def _leave_to_root(layout: Layout) -> int:
+    """No supervisor answers, and the lock is root's: nothing to do, or nothing that we may do."""
+    from tazpod_net.cli.look import survivor  # noqa: PLC0415 - rarely needed
+
+    pid = survivor(layout)
+    if pid is not None:
+        raise TazpodNetError(f"tailscaled (pid {pid}) has no supervisor and is root's", "'tazpod-net down' as root")
+    with contextlib.suppress(OSError):
+        set_mark(layout.stopped, "tazpod-net down")
+    print("not running")
+    return EXIT_OK
 
 
 def _take(layout: Layout) -> files.Lock | None:
@@ -155,11 +201,11 @@ def logout(arguments: argparse.Namespace) -> int:
 def login(arguments: argparse.Namespace) -> int:
     """Logs in with a key, or interactively on a terminal."""
     key = _key(arguments.auth_key_file)
-    interactive = key is None and os.isatty(0) and os.isatty(2)
+    interactive = key is None and on_terminal()
     return _asked(
         arguments,
         Request(op="login", auth_key=key, interactive=interactive, timeout=arguments.timeout),
-        patience=client.START_PATIENCE,
+        stdin=key or "",
     )
 
 
@@ -177,9 +223,11 @@ def _key(path: str | None) -> str | None:
     return found.value
 
 
-def _asked(arguments: argparse.Namespace, request: Request, patience: float = client.START_PATIENCE) -> int:
+def _asked(arguments: argparse.Namespace, request: Request, stdin: str = "") -> int:
     layout = Layout(home_of(arguments))
-    code = client.ask(layout, request, patience)
+    code = _as_root(request.op, arguments, layout, stdin)
+    if code is None:
+        code = client.ask(layout, request, client.START_PATIENCE)
     if code is None:
         raise NotRunningError("not running", "tazpod-net up")
     return code

@@ -83,7 +83,7 @@ def ask(
                 f"the supervisor of {layout.home} runs as another user (uid {uid})", "run this as that user"
             )
         request = without_secrets
-    pid = holder(layout)
+    pid = holder(layout) or peer_pid(connection)
     if pid is not None and process.is_stopped(pid):
         connection.close()
         raise HungError(pid)
@@ -91,7 +91,7 @@ def ask(
     if code == AGAIN:
         return None
     if code is None and is_hung(layout):
-        raise HungError(holder(layout))
+        raise HungError(supervisor(layout))
     return code
 
 
@@ -114,11 +114,17 @@ def fetch_status(layout: Layout) -> "Status | None":
 
 def is_hung(layout: Layout) -> bool:
     """Whether somebody still listens and holds the home: no answer then means hung, not gone."""
+    return supervisor(layout) is not None
+
+
+def supervisor(layout: Layout) -> int | None:
+    """The pid of the process that listens; the one that signed the lock counts, where that can be read."""
     connection = control.connect(layout.home)
     if connection is None:
-        return False
+        return None
+    pid = peer_pid(connection)
     connection.close()
-    return holder(layout) is not None
+    return holder(layout) if os.access(layout.lock, os.R_OK) else pid
 
 
 def again(seconds: float, every: float = 0.02) -> "tenacity.Retrying":
@@ -139,11 +145,16 @@ class NotYet(Exception):  # noqa: N818 - not an error: the answer "try again"
 
 def wait_for_end(layout: Layout, seconds: float, pid: int | None = None) -> bool:
     """Waits until nobody holds the lock, or somebody else than `pid` does; False if neither happens in time."""
+    ticks = None if pid is None else start_ticks(pid)
     try:
         for attempt in again(seconds):
             with attempt:
                 if pid is None or holder(layout) in {None, pid}:
-                    _lock_is_free(layout)
+                    try:
+                        _lock_is_free(layout)
+                    except PermissionError:  # root's: only the process itself can be asked
+                        if pid is not None and ticks is not None and start_ticks(pid) == ticks:
+                            raise NotYet from None
     except NotYet:
         return False
     return True
@@ -153,8 +164,10 @@ def _lock_is_free(layout: Layout) -> None:
     lock = files.Lock(layout.lock)
     try:
         free = lock.take()
+    except PermissionError:
+        raise
     except OSError:
-        return  # no such home, or not ours to lock
+        return  # no such home
     if not free:
         raise NotYet
     lock.release()
@@ -173,6 +186,11 @@ def kill_holder(layout: Layout, pid: int) -> None:
 def has_secrets(request: Request) -> bool:
     """Whether it holds a key or a credential."""
     return request.auth_key is not None or request.offered not in {None, Offered()}
+
+
+def peer_pid(connection: "control.Socket") -> int | None:
+    """The same for its pid; None for one in another pid namespace."""
+    return int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[:4], sys.byteorder) or None
 
 
 def peer_uid(connection: "control.Socket") -> int:

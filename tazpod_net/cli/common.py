@@ -10,6 +10,14 @@ if TYPE_CHECKING:  # 8 ms that a bare `up` does not pay
     from argparse import Namespace
 
 
+person: bool | None = None  # whether somebody sits at a terminal, where this process cannot see it (behind sudo)
+
+
+def on_terminal() -> bool:
+    """Whether there is a person who can be asked."""
+    return person if person is not None else os.isatty(0) and os.isatty(2)
+
+
 def complain(text: str) -> None:
     """The one-line error."""
     print(f"tazpod-net: {' '.join(text.split())}", file=sys.stderr)

@@ -20,16 +20,28 @@ if TYPE_CHECKING:  # 8 ms that a bare `up` does not pay
     from argparse import Namespace
 
 
-def prepare(arguments: "Namespace", layout: Layout, lock: files.Lock, *, foreground: bool) -> Boot:
-    """Everything up to the start, under the lock, which is released on any error. Raises TazpodNetError."""
+def prepare(
+    arguments: "Namespace",
+    layout: Layout,
+    lock: files.Lock,
+    *,
+    foreground: bool,
+    no_root: tuple[str, str] | None = None,
+) -> Boot:
+    """Everything up to the start, under the lock, which is released on any error. Raises TazpodNetError.
+
+    `no_root`: why this is not done as root although that would be better, and what helps.
+    """
     try:
-        return _prepare(arguments, layout, lock, foreground=foreground)
+        return _prepare(arguments, layout, lock, foreground=foreground, no_root=no_root)
     except BaseException:
         lock.release()
         raise
 
 
-def _prepare(arguments: "Namespace", layout: Layout, lock: files.Lock, *, foreground: bool) -> Boot:
+def _prepare(
+    arguments: "Namespace", layout: Layout, lock: files.Lock, *, foreground: bool, no_root: tuple[str, str] | None
+) -> Boot:
     overrides: dict[str, object] = {} if arguments.mode is None else {"daemon.mode": arguments.mode}
     overrides |= getattr(arguments, "overrides", {})
     loaded = config.load(home=layout.home, env=os.environ, config_file=arguments.config, overrides=overrides)
@@ -50,6 +62,7 @@ def _prepare(arguments: "Namespace", layout: Layout, lock: files.Lock, *, foregr
         login=not getattr(arguments, "no_login", False),
         owner=None if owner is None else (owner[0], owner[1]),
         service=service if foreground or keeper.report >= 0 else {},  # `up` is not the service that was started
+        no_root=no_root,
     )
     boot = Boot(layout, lock, loaded, launch)
     try:

@@ -21,10 +21,7 @@ def logs(arguments: argparse.Namespace) -> int:
 
 
 def _print(bursts: Iterable[Iterable[str]]) -> int:
-    try:
-        for lines in bursts:
-            sys.stdout.write("".join(line.rstrip("\n") + "\n" for line in lines))
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 0
+    for lines in bursts:
+        sys.stdout.write("".join(line.rstrip("\n") + "\n" for line in lines))
+        sys.stdout.flush()
     return 0

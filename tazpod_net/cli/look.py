@@ -64,8 +64,8 @@ def _colour() -> bool:
 
 def _watch(layout: Layout, request: Request) -> int:
     """Until Ctrl-C or the reader's end: through the end of this supervisor, and into the life of the next."""
-    if os.isatty(1) and request.as_ == "text":
-        from tazpod_net.cli import live  # noqa: PLC0415 - loads rich
+    if os.isatty(1) and request.as_ == "text" and os.environ.get("TERM") != "dumb":
+        from tazpod_net.cli import live  # noqa: PLC0415 - of no use but here
 
         return live.watch(layout, request, lambda: offline(layout))
     shown: Status | None = None
@@ -76,17 +76,12 @@ def _watch(layout: Layout, request: Request) -> int:
                 shown = None
         except client.HungError as e:
             hung = e
-        except KeyboardInterrupt:
-            return 0
         found = offline(layout, hung)
         if shown is None or _steady(found) != _steady(shown):
             _print(found, request)
             sys.stdout.flush()
             shown = found
-        try:
-            time.sleep(APPEAR_EVERY)
-        except KeyboardInterrupt:
-            return 0
+        time.sleep(APPEAR_EVERY)
 
 
 def _steady(found: Status) -> Status:
@@ -105,20 +100,20 @@ def _print(found: Status, request: Request) -> None:
 def offline(layout: Layout, hung: client.HungError | None = None) -> Status:
     """The status of a home without an answering supervisor."""
     mark = read_mark(layout.stopped)
-    survivor = _survivor(layout)
+    left = survivor(layout)
     notes: list[Note] = []
     record = read_record(layout.daemon_record)
     if hung is not None:
         summary = f"not answering: {hung.problem}"
         notes.append(Note("hung", "nothing supervises tailscaled now", hung.fix))
-    elif survivor is not None:
-        summary = f"supervisor is gone, tailscaled (pid {survivor}) still runs: tazpod-net up takes it over"
+    elif left is not None:
+        summary = f"supervisor is gone, tailscaled (pid {left}) still runs: tazpod-net up takes it over"
     elif mark is not None:
         at = render.clock(str(mark.get("at")), time.time(), local_offset)
         summary = f"not running: stopped by '{mark.get('by')}' at {at}, new shells leave it so"
     else:
         summary = "not running"
-    if survivor is None and hung is None:
+    if left is None and hung is None:
         notes.append(Note("start", "nothing runs for this home", "tazpod-net up"))
     return Status(
         checked_at=rfc3339(time.time()),
@@ -131,9 +126,9 @@ def offline(layout: Layout, hung: client.HungError | None = None) -> Status:
             version=__version__,
         ),
         daemon=DaemonPart(
-            pid=survivor,
+            pid=left,
             binary_version=record.binary_version,
-            mode=None if survivor is None else read_argv(process.argv_of(survivor)).mode,
+            mode=None if left is None else read_argv(process.argv_of(left)).mode,
             restarts=record.restarts,
             last_exit=record.last_exit,
         ),
@@ -144,7 +139,7 @@ def offline(layout: Layout, hung: client.HungError | None = None) -> Status:
     )
 
 
-def _survivor(layout: Layout) -> int | None:
+def survivor(layout: Layout) -> int | None:
     """A daemon that outlived its supervisor: the one in the record, if it is a tailscaled of this home, else any."""
     sockets = {os.path.join(d, "tailscaled.sock") for d in socket_dirs(layout.home, os.environ)}
     record = read_record(layout.daemon_record)

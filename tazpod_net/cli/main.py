@@ -24,6 +24,11 @@ def run_plain_up(home: str | None) -> int:
     return guarded(lambda: start.plain_up(home))
 
 
+def run_parsed(arguments: "Namespace") -> int:
+    """The exit code of a command line that somebody else has parsed."""
+    return guarded(lambda: _command(arguments.command)(arguments))
+
+
 def _parsed(argv: list[str]) -> int:
     from tazpod_net import __version__  # noqa: PLC0415 - with the parser, which loads argparse
     from tazpod_net.cli import parser  # noqa: PLC0415

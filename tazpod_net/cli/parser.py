@@ -25,20 +25,27 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(_plain(message, self), f"see '{self.prog} -h'")
 
     def all_options(self) -> list[str]:
-        """Every option of this parser and of its commands."""
-        found: list[str] = []
+        """Every option of this parser."""
+        return [option for action in self._actions for option in action.option_strings]
+
+    def of(self, command: str | None) -> "Parser":
+        """The parser of a command, or this one."""
         for action in self._actions:
-            found += action.option_strings
             if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse has no public name for it
-                for sub in action.choices.values():
-                    found += sub.all_options()
-        return found
+                found = action.choices.get(command or "", self)
+                assert isinstance(found, Parser)
+                return found
+        return self
+
+    def refuse(self, word: str) -> NoReturn:
+        """Raises UsageError for an option that this parser does not have."""
+        self.error(f"unrecognized arguments: {word}")
 
 
 def _plain(message: str, parser: Parser) -> str:
     """argparse's sentence without its shell talk, and the nearest option for one that does not exist."""
     if message.startswith("unrecognized arguments: "):
-        word = message.partition(": ")[2].split()[0]
+        word = message.partition(": ")[2]
         near = nearest(word.partition("=")[0], [o for o in parser.all_options() if o.startswith("--")])
         return f"unknown option or argument {word!r}" + (f", did you mean {near}?" if near else "")
     return message
@@ -275,16 +282,17 @@ def _global_options(parser: Parser, default: object) -> None:
 
 def parse(argv: list[str], version: str) -> argparse.Namespace:
     """The parsed command line. Raises UsageError; `-h` and `--version` print and raise SystemExit."""
-    _refuse_unknown_command(argv)
     parts = init.split(argv)
     argv = parts[0] if parts is not None else argv
     parser = build(version)
+    _refuse_unknown_option(argv, parser)
+    _refuse_unknown_command(argv)
     argv, cmd = _cut(argv)
     known, rest = parser.parse_known_args(argv)
     if cmd:
         known.cmd = [*known.cmd, "--", *cmd] if known.cmd else cmd
     if rest:
-        parser.error("unrecognized arguments: " + " ".join(rest))
+        parser.of(known.command).refuse(rest[0])
     if known.command is None:
         parser.print_help(sys.stderr)
         raise UsageError("no command given", "for example: tazpod-net up")
@@ -311,6 +319,18 @@ def _command_word(argv: list[str]) -> str | None:
         elif not word.startswith("-"):
             return word
     return None
+
+
+def _refuse_unknown_option(argv: list[str], parser: Parser) -> None:
+    """Before the command: or the value of a mistyped one would be taken for the command."""
+    words = iter(argv)
+    for word in words:
+        if word in {"--home", "--config"}:
+            next(words, None)
+        elif not word.startswith("-"):
+            return
+        elif word.startswith("--") and word.partition("=")[0] not in parser.all_options():
+            parser.refuse(word)
 
 
 def _refuse_unknown_command(argv: list[str]) -> None:

@@ -15,7 +15,7 @@ from tazpod_net.adapters.process import argv_of
 from tazpod_net.adapters.quickprobe import quick
 from tazpod_net.cli.common import home_of
 from tazpod_net.core.argv import read_argv
-from tazpod_net.core.tun import Choice, Facts, Full, Verdict, choose_mode, findings, judge, with_full
+from tazpod_net.core.tun import Choice, Facts, Full, Verdict, choose_mode, findings, judge, with_full, without_root
 from tazpod_net.daemon import read_record
 from tazpod_net.errors import EXIT_FAILED, EXIT_OK
 from tazpod_net.home import Layout
@@ -28,6 +28,14 @@ def probe(arguments: argparse.Namespace) -> int:
     layout = Layout(home_of(arguments))
     loaded = config.load(home=layout.home, env=os.environ, config_file=arguments.config)
     daemon = loaded.config.daemon
+    no_root: tuple[str, str] | None = None
+    if os.geteuid() != 0:
+        from tazpod_net.cli import sudo  # noqa: PLC0415 - root never needs it
+
+        seen = sudo.look(arguments, layout, daemon)
+        if isinstance(seen, int):
+            return seen
+        no_root = seen
     record = read_record(layout.daemon_record)
     alive = record.fits()
     facts = quick(daemon.interface, interface_is_ours=alive and read_argv(argv_of(record.pid)).mode == "tun")
@@ -35,6 +43,8 @@ def probe(arguments: argparse.Namespace) -> int:
         full = _full(daemon.interface)
         facts = facts if full is None else with_full(facts, full)
     verdict = judge(facts)
+    if no_root is not None:
+        verdict = without_root(verdict, *no_root)
     choice = choose_mode(daemon.mode, verdict)
     if arguments.json:
         sys.stdout.buffer.write(msgspec.json.encode(_object(daemon.mode, facts, verdict, choice)) + b"\n")

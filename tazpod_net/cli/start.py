@@ -15,7 +15,7 @@ import msgspec
 from tazpod_net import control
 from tazpod_net.adapters import files
 from tazpod_net.cli import client
-from tazpod_net.cli.common import complain, home_of
+from tazpod_net.cli.common import complain, home_of, on_terminal
 from tazpod_net.core.protocol import NEEDS_CREDENTIALS, Offered, Request
 from tazpod_net.errors import EXIT_OK, TazpodNetError
 from tazpod_net.home import Layout, start_ticks
@@ -52,26 +52,47 @@ def up(arguments: "Namespace") -> int:
     layout = Layout(home_of(arguments))
     began = time.monotonic()
     deadline = began + client.START_PATIENCE + arguments.timeout
-    interactive = _interactive()
+    interactive = on_terminal()
+    no_root: tuple[str, str] | None = None
     _refuse_identity_change(arguments, layout)
     for _ in range(_ATTEMPTS):
         request = _request(arguments, interactive=interactive)
         code = client.ask(layout, request, client.START_PATIENCE)
         if code == NEEDS_CREDENTIALS:
             nothing = msgspec.structs.replace(request, offered=Offered())
+            if os.geteuid() != 0 and (done := _change_as_root(arguments, layout)) is not None:
+                return done
             offering = _with_offer(arguments, layout, request)
             code = client.ask(layout, offering, client.START_PATIENCE, without_secrets=nothing)
         if code is not None:
             return code
+        if os.geteuid() != 0 and no_root is None:
+            started = _start_as_root(arguments, layout)
+            if isinstance(started, int):
+                return started
+            no_root = started
         lock = _take(layout)
         if lock is not None:
-            return _start(arguments, layout, lock, _request(arguments, interactive=interactive, began=began))
+            request = _request(arguments, interactive=interactive, began=began)
+            return _start(arguments, layout, lock, request, no_root)
         waiting = control.await_starter(layout.home, max(0.1, deadline - time.monotonic()))
         if waiting is not None:
             waiting.close()
         elif time.monotonic() > deadline:
             break
     raise client.HungError(client.holder(layout))
+
+
+def _start_as_root(arguments: "Namespace", layout: Layout) -> "int | tuple[str, str] | None":
+    from tazpod_net.cli import sudo  # noqa: PLC0415 - 30 ms that root never pays
+
+    return sudo.start(arguments, layout)
+
+
+def _change_as_root(arguments: "Namespace", layout: Layout) -> int | None:
+    from tazpod_net.cli import sudo  # noqa: PLC0415 - see _start_as_root
+
+    return sudo.change("up", arguments, layout)
 
 
 def _refuse_identity_change(arguments: "Namespace", layout: Layout) -> None:
@@ -83,10 +104,6 @@ def _refuse_identity_change(arguments: "Namespace", layout: Layout) -> None:
         running.close()
         option = "--fresh-identity" if arguments.fresh_identity else "--import-state"
         raise TazpodNetError(f"a supervisor runs: {option} not applied", "tazpod-net down, then again")
-
-
-def _interactive() -> bool:
-    return os.isatty(0) and os.isatty(2)
 
 
 def _request(arguments: "Namespace", *, interactive: bool, began: float = 0.0) -> Request:
@@ -125,10 +142,12 @@ def _take(layout: Layout) -> files.Lock | None:
     return lock
 
 
-def _start(arguments: "Namespace", layout: Layout, lock: files.Lock, request: Request) -> int:
+def _start(
+    arguments: "Namespace", layout: Layout, lock: files.Lock, request: Request, no_root: tuple[str, str] | None
+) -> int:
     from tazpod_net.cli import ignition  # noqa: PLC0415 - 50 ms that only the one who starts pays
 
-    boot = ignition.prepare(arguments, layout, lock, foreground=False)
+    boot = ignition.prepare(arguments, layout, lock, foreground=False, no_root=no_root)
     arguments.started = ignition.in_background(boot)
     if boot.launch.keeper.report >= 0:
         return EXIT_OK  # it says itself how it goes
@@ -152,6 +171,11 @@ def _last_words(layout: Layout) -> str:
 def supervise(arguments: "Namespace") -> int:
     """The supervisor in the foreground."""
     layout = Layout(home_of(arguments))
+    no_root: tuple[str, str] | None = None
+    if os.geteuid() != 0:
+        from tazpod_net.cli import sudo  # noqa: PLC0415 - see _start_as_root
+
+        no_root = sudo.become(arguments, layout)
     lock = _take(layout)
     if lock is None and arguments.takeover:
         _end_other(layout)
@@ -164,7 +188,7 @@ def supervise(arguments: "Namespace") -> int:
         )
     from tazpod_net.cli import ignition  # noqa: PLC0415 - see _start
 
-    return ignition.in_foreground(ignition.prepare(arguments, layout, lock, foreground=True))
+    return ignition.in_foreground(ignition.prepare(arguments, layout, lock, foreground=True, no_root=no_root))
 
 
 def _end_other(layout: Layout) -> None:

@@ -21,7 +21,7 @@ COMPAT = "TAZPOD_NET_COMPAT"
 # Ours, but no keys of the configuration.
 OTHER_NAMES = frozenset(
     {HOME, CONFIG, COMPAT, "TAZPOD_NET_DEBUG", "TAZPOD_NET_INSTALL_MIRROR"}
-    | {"TAZPOD_NET_HOOK_COMPLETION", "TAZPOD_NET_HOOK_WRAPPER", "TAZPOD_NET_ENV"}
+    | {"TAZPOD_NET_HOOK_COMPLETION", "TAZPOD_NET_HOOK_PROMPT", "TAZPOD_NET_HOOK_WRAPPER", "TAZPOD_NET_ENV"}
 )
 
 # containerboot's name -> key. Of two names for one key the later wins (settings.go:96).

@@ -16,6 +16,7 @@ DEVICE = "/dev/net/tun"  # fixed in wireguard-go, tun/tun_linux.go:26
 _OVERFLOW_ID = 65534  # what stat shows for an owner that this user namespace does not map, `man 7 user_namespaces`
 _DEVICE_FLAG = "--device /dev/net/tun"
 _NET_ADMIN_FLAG = "--cap-add NET_ADMIN"
+_AS_ROOT = "run it as root (sudo)"
 _USERSPACE_FIX = 'set daemon.mode = "userspace"'
 
 StepName = Literal["socket", "device", "address", "up", "rule"]
@@ -178,6 +179,13 @@ def choose_mode(configured: Literal["auto", "tun", "userspace"], verdict: Verdic
     return Choice(mode=None, reason=verdict.text, fix=verdict.fix, refused=(problem, verdict.fix))
 
 
+def without_root(verdict: Verdict, why: str, fix: str) -> Verdict:
+    """The verdict for a user whom root would have helped, and who could not become root: `why`, and what helps."""
+    if verdict.possible or not verdict.fix.startswith(_AS_ROOT):
+        return verdict
+    return msgspec.structs.replace(verdict, text=f"{verdict.text}, and {why}", fix=fix)
+
+
 def with_full(facts: Facts, full: Full) -> Facts:
     """The facts with the full probe's answer added."""
     return msgspec.structs.replace(facts, full=full)
@@ -308,7 +316,7 @@ def _create_trouble(facts: Facts, code: int | None) -> _Trouble | None:
 
 
 def _no_net_admin(facts: Facts) -> _Trouble:
-    fix = _start_with(facts) if facts.cap_net_admin_bounding is False or facts.uid == 0 else "run it as root (sudo)"
+    fix = _start_with(facts) if facts.cap_net_admin_bounding is False or facts.uid == 0 else _AS_ROOT
     return _Trouble("no-net-admin", "a TUN device may not be made (no CAP_NET_ADMIN)", fix)
 
 
@@ -369,7 +377,7 @@ def _start_with(facts: Facts, flag: str = "") -> str:
 
 def _become_root(facts: Facts) -> str:
     host = f"give the host's node mode 0666 (chmod 0666 {facts.device_path} on the host)"
-    return host if facts.uid == 0 else f"run it as root (sudo), or {host}"
+    return host if facts.uid == 0 else f"{_AS_ROOT}, or {host}"
 
 
 def _message(code: int) -> str:

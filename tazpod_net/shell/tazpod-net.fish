@@ -32,7 +32,7 @@ function __tazpod_net_locate
             set home ''
         else if test $root = yes
             test -O $pointer; or set home ''
-        else if test -O $pointer -o -w (string replace -r '/[^/]*$' '' $pointer); or not __tazpod_net_lives $owner
+        else if test -O $pointer -o -w (string replace -r '/[^/]*$' '' $pointer) -o ! -x $home; or not __tazpod_net_lives $owner
             set home ''
         end
     end
@@ -81,6 +81,15 @@ if test -n "$TAZPOD_NET_HOOK_WRAPPER" -a "$TAZPOD_NET_HOOK_WRAPPER" != 0
         else
             command tailscale $argv
         end
+    end
+end
+
+if test -n "$TAZPOD_NET_HOOK_PROMPT" -a "$TAZPOD_NET_HOOK_PROMPT" != 0
+    function tazpod_net_prompt --on-event fish_prompt
+        set -l code $status
+        set -gx TAILNET down
+        __tazpod_net_look; and set TAILNET $__tazpod_net_word
+        return $code
     end
 end
 

@@ -25,7 +25,7 @@ def test_global_options_stand_before_or_after_the_command(argv: list[str]) -> No
     [
         (["stauts"], "unknown command 'stauts': did you mean 'status'? see 'tazpod-net -h'"),
         (["qqqq"], "unknown command 'qqqq': see 'tazpod-net -h'"),
-        (["status", "--jsno"], "unknown option or argument '--jsno', did you mean --json?: see 'tazpod-net -h'"),
+        (["status", "--jsno"], "unknown option or argument '--jsno', did you mean --json?: see 'tazpod-net status -h'"),
         (["up", "--timeout", "soon"], "argument --timeout: 'soon' is not a duration: write 30, 30s, 2m, 1h or 500ms"),
     ],
 )

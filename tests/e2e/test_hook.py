@@ -14,9 +14,10 @@ from tazpod_net import home as homes
 from tests.e2e.conftest import Make
 from tests.support.eventually import eventually
 from tests.support.lab import Control
-from tests.support.netns import HERE, Place
+from tests.support.netns import HERE, Namespace, Place, tun_refusal
+from tests.support.people import UID, Sudo, move_in
 from tests.support.product import SYSTEM_PATH, Product
-from tests.support.terminal import PROMPT, PROMPTS, SHELLS, Terminal, give_rc, needs
+from tests.support.terminal import PROMPT, SHELLS, Terminal, give_rc, needs
 
 ROOT = Path(__file__).resolve().parents[2]
 HOOKS = {
@@ -463,10 +464,10 @@ class TestHome:
         """A user's shell means the home of a living root supervisor; root's means it also when that has died."""
         needs(shell)
         ticks = homes.start_ticks(os.getpid()) if lives else 1
-        text = f"/srv/net\\n{os.getpid()} {ticks}\\n"
-        ns.run(["sh", "-c", f"mkdir -p /run/tazpod-net && printf '{text}' >/run/tazpod-net/home"], check=True)
+        text = f"/run/net\\n{os.getpid()} {ticks}\\n"
+        ns.run(["sh", "-c", f"mkdir -p /run/net /run/tazpod-net && printf '{text}' >/run/tazpod-net/home"], check=True)
         given = {name: value for name, value in box.env.items() if name != "TAZPOD_NET_HOME"}
-        expected = "/srv/net" if found else homes.default_home(given, uid)
+        expected = "/run/net" if found else homes.default_home(given, uid)
         assert _home_in(shell, box, ns, given, uid) == expected
 
 
@@ -628,24 +629,53 @@ class TestOptions:
 
 
 class TestPrompt:
-    """The examples of the manual."""
+    """`TAZPOD_NET_HOOK_PROMPT`."""
 
     @every_shell
     def test_the_state_is_shown_while_its_writer_lives(self, box: Box, shell: str) -> None:
-        """docs/shell.md: the state of a living supervisor, `down` for a dead one and for none."""
-        found = re.search(
-            rf"^```{shell}\n(.*?)^```", (ROOT / "docs" / "shell.md").read_text(), re.MULTILINE | re.DOTALL
-        )
-        assert found is not None
+        """The state of a living supervisor, `down` for a dead one and for none; in the environment too."""
         box.short("offline tun 100.64.0.1 x")
-        terminal = box.open(shell, f"{found[1]}{PROMPTS[shell]}").wait()
-        assert terminal.run("echo $TAILNET") == ["offline"]
+        terminal = box.open(shell, env={"TAZPOD_NET_HOOK_PROMPT": "1"}).wait()
+        assert terminal.run("env | grep TAILNET=") == ["TAILNET=offline"]
         (box.state / "short").write_text(f"tailnet: ready tun 100.64.0.1 x\n{os.getpid()} 1\n")
         terminal.run("true")
         assert terminal.run("echo $TAILNET") == ["down"]
+        variable = "$status" if shell == "fish" else "$?"
+        terminal.run("false")
+        assert terminal.run(f"echo code={variable}") == ["code=1"]
         (box.state / "short").unlink()
         terminal.run("true")
         assert terminal.run("echo $TAILNET") == ["down"]
+
+    @every_shell
+    def test_the_examples_of_the_manual(self, box: Box, shell: str) -> None:
+        """docs/shell.md: what it says makes this prompt."""
+        found = re.search(
+            rf"^```{shell}\n(TAZ.*?|set -g TAZ.*?)^```",
+            (ROOT / "docs" / "shell.md").read_text(),
+            re.MULTILINE | re.DOTALL,
+        )
+        assert found is not None
+        box.short("offline tun 100.64.0.1 x")
+        option, prompt = found[1].split("\n", 1)
+        terminal = box.open(shell, f"{option}\n{source(shell)}cd /tmp\n{prompt}")
+        eventually(lambda: terminal.screen()[-1].startswith("[tailnet offline] /tmp "))
+        (box.state / "short").unlink()
+        terminal.press("Enter")
+        eventually(lambda: terminal.screen()[-1].startswith("[tailnet down] /tmp "))
+
+    @sh_like
+    def test_twice_is_once(self, box: Box, shell: str) -> None:
+        """Sourced again it is there once, before what the user has, and survives the end of the hook's own work."""
+        own = "PROMPT_COMMAND='seen=$TAILNET'\n" if shell == "bash" else "a() { seen=$TAILNET }\nprecmd_functions=(a)\n"
+        box.comes_up()
+        terminal = box.open(shell, f"{own}{source(shell) * 2}", env={"TAZPOD_NET_HOOK_PROMPT": "1"}).wait()
+        eventually((box.state / "short").exists)
+        terminal.run("true")
+        assert terminal.said()[-1] == "tazpod-net: tailnet ready: tazpod 100.64.0.1 by TUN"
+        assert terminal.run("echo $seen") == ["ready"]
+        wanted = {"bash": "tazpod_net_prompt; seen=$TAILNET", "zsh": "tazpod_net_prompt a"}
+        assert terminal.run('echo "${PROMPT_COMMAND:-$precmd_functions}"') == [wanted[shell]]
 
 
 class TestReal:
@@ -730,3 +760,31 @@ class TestReal:
         terminal = at(product, "bash").wait()
         assert terminal.said() == [STARTING]
         product.eventually(lambda s: s["ready"])
+
+    @every_shell
+    @pytest.mark.parametrize("sudo", ["free", "pty", "asks"])
+    @pytest.mark.root
+    def test_a_user_with_sudo_and_one_without(
+        self, make: Make, at: Callable[..., Terminal], ns: Place, shell: str, sudo: Sudo
+    ) -> None:
+        """As uid 1000: ten shells, one line; with NOPASSWD by TUN, else by proxy; no password is asked for."""
+        if refusal := tun_refusal():
+            pytest.skip(refusal)
+        assert isinstance(ns, Namespace)
+        product = make(mode=None, uid=UID)
+        move_in(ns, str(product.user), sudo=sudo)
+        try:
+            terminals = [at(product, shell) for _ in range(3 if shell == "fish" else 10)]
+            for terminal in terminals:
+                terminal.wait()
+            product.eventually(lambda s: s["ready"])
+            said = [(terminal, line) for terminal in terminals for line in terminal.said()]
+            assert [line for _, line in said] == [STARTING]
+            starter = said[0][0]
+            eventually(lambda: starter.run("true") is not None and len(starter.said()) == 2)
+            how = r", userspace \(proxy only\)" if sudo == "asks" else " by TUN"
+            assert re.fullmatch(rf"tazpod-net: tailnet ready: \S+ 100\.64\.0\.\d+{how}", starter.said()[-1])
+            assert not any("assword" in line for terminal in terminals for line in terminal.screen())
+            assert len(product.daemons()) == 1
+        finally:
+            product.run("down", "--timeout", "5", uid=0)

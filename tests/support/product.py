@@ -292,7 +292,9 @@ class Product:
         """
         argv = [*prefix, self.command, *arguments]
         try:
-            done = self.place.run(argv, env=self._environment(env), stdin=stdin, timeout=timeout, uid=uid or self.uid)
+            done = self.place.run(
+                argv, env=self._environment(env), stdin=stdin, timeout=timeout, uid=self.uid if uid is None else uid
+            )
         except subprocess.TimeoutExpired as e:
             raise AssertionError(f"{' '.join(arguments)} hangs, or something holds its output: {e.stderr!r}") from e
         seen = Done(arguments, done.returncode, done.stdout, done.stderr)

@@ -78,6 +78,18 @@ class Terminal:
         """The lines shown so far, wrapped ones joined, without the empty ones at the end."""
         return self._tmux("capture-pane", "-p", "-J", "-S", "-").rstrip().split("\n")
 
+    def visible(self) -> list[str]:
+        """The lines of the window as they stand, without the empty ones at the end."""
+        return self._tmux("capture-pane", "-p").rstrip().split("\n")
+
+    def ask(self, what: str) -> str:
+        """What tmux knows of the window, such as `#{cursor_flag}` (`man tmux`, FORMATS)."""
+        return self._tmux("display-message", "-p", what).strip()
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Gives the window another size."""
+        self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
+
     def said(self) -> list[str]:
         """What the program under test said of itself, in the order of the screen."""
         return [line.rstrip() for line in self.screen() if line.startswith("tazpod-net: ")]

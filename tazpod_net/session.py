@@ -149,6 +149,12 @@ class Session:
         self._suspected = True
         self.refresh_soon()
 
+    def login_refused(self, error: str) -> None:
+        """A log line said that control answers a login with an HTTP status: the bus tells only answers in words."""
+        if self._armed:
+            self._decide(error=error)
+            self.hooks.on_change()
+
     async def log_out(self, timeout: float) -> None:  # noqa: ASYNC109 - the caller's budget
         """Logs this node out at the control server. Raises OSError, TimeoutError or LocalApiError."""
         self.logged_out = True

@@ -35,6 +35,7 @@ from tazpod_net.ports import Daemon, Log, OwnLog, Store
 from tazpod_net.session import Session
 
 TROUBLE_LINE = b"Received error:"  # control or login trouble (`ipn/ipnlocal/local.go:1839`): the bus says nothing
+REFUSAL = b"register request: http 4"  # an answer by HTTP status is told by no event (`controlclient/direct.go:866`)
 CURE_EVERY = 2.0  # seconds between looks at what could end a fatal state
 LOGOUT_BUDGET = 5.0  # seconds for the logout of an ephemeral node, at most half of the stop's
 LOG_RETRY = 2.0  # seconds between attempts to write an unwritable log
@@ -344,8 +345,12 @@ class Supervisor:
         """New text of the daemon's log: some lines tell what no event does."""
         if TROUBLE_LINE not in text:
             return
-        if any(TROUBLE_LINE in line and b"node not found" in line for line in text.splitlines()):
-            self.session.node_deleted()
+        for line in text.splitlines():
+            _, found, said = line.partition(TROUBLE_LINE)
+            if found and b"node not found" in said:
+                self.session.node_deleted()
+            elif found and REFUSAL in said:
+                self.session.login_refused(said.decode(errors="replace").strip())
         self.session.refresh_soon()
 
     # --- status ---------------------------------------------------------------------------------------------------

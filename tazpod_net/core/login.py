@@ -5,6 +5,7 @@ again; minting is tried again with back-off. The sentences for a person (`backen
 the status object) live here.
 """
 
+import re
 from enum import StrEnum
 
 import msgspec
@@ -125,15 +126,31 @@ _TEXTS: tuple[tuple[tuple[str, ...], Code | None], ...] = (
     (("key expired", "expired key", "key has expired", "key is expired"), Code.KEY_EXPIRED),
     (("429", "rate limit", "too many requests"), Code.RATE_LIMITED),
     (("node not found",), Code.NODE_DELETED),
-    (("invalid key", "invalid authkey", "invalid auth key", "key does not exist", "key not found"),
-     Code.KEY_UNKNOWN),
+    (("invalid key", "key does not exist"), Code.KEY_UNKNOWN),
 )  # fmt: skip
+
+# What other control servers write ("invalid pre auth key", "AuthKey not found"): an auth key, in any spelling, and a word.
+_AUTH_KEY = re.compile(r"\b(?:pre[-_ ]?)?auth[-_ ]?key\b(?![.-])")
+_OF_A_KEY: tuple[tuple[tuple[str, ...], Code], ...] = (
+    (("expired",), Code.KEY_EXPIRED),
+    (("used",), Code.KEY_USED),
+    (("invalid", "unknown", "not found", "does not exist", "revoked", "deleted", "disabled"), Code.KEY_UNKNOWN),
+)
+# An HTTP status instead of an answer; 403 may come from any proxy on the way.
+_UNAUTHORIZED = "register request: http 401"
 
 
 def classify(text: str) -> Code | None:
     """What an error text of the control server means, or None (network trouble, say)."""
     low = text.lower()
-    return next((code for needles, code in _TEXTS if any(needle in low for needle in needles)), None)
+    for needles, code in _TEXTS:
+        if any(needle in low for needle in needles):
+            return code
+    if _AUTH_KEY.search(low):
+        for needles, word in _OF_A_KEY:
+            if any(needle in low for needle in needles):
+                return word
+    return Code.KEY_UNKNOWN if _UNAUTHORIZED in low else None
 
 
 def decide(login: Login, facts: Facts) -> tuple[Login, Action]:

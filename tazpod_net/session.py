@@ -20,6 +20,7 @@ from tazpod_net.ports import LocalApi
 SLOW_REFRESH = 300.0  # seconds
 RENEW_BEFORE = 7 * 86400.0  # seconds before the node key's end, if a new key can be minted
 SETTLE = 60.0  # seconds after a login before the end of its node key is believed
+STALE = 1.0  # seconds after a change of state in which a line of the log may still be about what was before
 HUNG_AFTER = 1.0  # seconds without an answer: the daemon does not answer
 _ALL_SETTINGS = frozenset(Wanted.__struct_fields__)
 _FIRST_TRY, _LAST_TRY = 0.002, 0.05  # seconds between attempts to reach a daemon that is starting
@@ -81,6 +82,7 @@ class Session:
         self._settled_at = 0.0
         self._key_known = False  # `backend.key_ends` is that of the present login
         self._armed = True  # the present attempt's own login has been taken by the daemon
+        self._moved_at = 0.0  # the last change of the backend's state
         self._suspected = False  # the log said that control has forgotten this node
 
     def attach(self, pid: int) -> None:
@@ -144,10 +146,19 @@ class Session:
         self.login = msgspec.structs.replace(self.login, held={})
         self.refresh_soon()
 
-    def node_deleted(self) -> None:
-        """A log line said that control does not know this node any more; it may be an old line, so ask first."""
-        self._suspected = True
-        self.refresh_soon()
+    def node_deleted(self, *, sure: bool = False) -> None:
+        """A log line said that control does not know this node any more; it may be an old line, so ask first.
+
+        `sure`: an answer to what the node itself had to tell. A control server may keep the poll of a deleted node open
+        (headscale does), so the daemon's own word that it is online is none; what is older than the daemon's last change
+        of state is about a node before.
+        """
+        if not sure:
+            self._suspected = True
+            self.refresh_soon()
+        elif self.live and self.login.attempt is None and self.hooks.now() >= self._moved_at + STALE:
+            self._decide(deleted=True)
+            self.hooks.on_change()
 
     def login_refused(self, error: str) -> None:
         """A log line said that control answers a login with an HTTP status: the bus tells only answers in words."""
@@ -196,6 +207,8 @@ class Session:
 
     def _heard(self, notify: Notify) -> None:
         self.backend = fold_notify(self.backend, notify)
+        if notify.state is not None:
+            self._moved_at = self.hooks.now()
         if notify.state is not None or notify.login_finished is not None:
             self._key_known = False  # the key's end of before this login must not renew it once more
         self._note_readiness()
@@ -264,7 +277,7 @@ class Session:
         needed = self.backend.state == "NeedsLogin" or deleted or self.login.renew is not None or self._expiring()
         return logins.Facts(
             at=self.hooks.now(),
-            backend=self.backend,
+            backend=self.backend if self._armed else msgspec.structs.replace(self.backend, online=False),
             candidates=self.hooks.candidates() if needed else (),
             allowed=self.allowed and not self.logged_out,
             interactive=self.interactive,
@@ -304,7 +317,7 @@ class Session:
     ) -> None:
         if self._pid is None or not self.live:
             return
-        facts = self._facts(error=error, finished=finished, minted=minted, deleted=deleted)
+        facts = self._facts(error=error, finished=finished and self._armed, minted=minted, deleted=deleted)
         attempt = self.login.attempt
         self.login, action = logins.decide(self.login, facts)
         if attempt is not None and self.login.attempt is None and self.backend.state in {"Running", "Starting"}:
@@ -356,6 +369,7 @@ class Session:
         if self.plan.server is not None:
             prefs["ControlURL"] = self.plan.server
         await self.api.start(prefs, key)
+        self.backend = msgspec.structs.replace(self.backend, online=False)  # whatever it was: that was another login
         self._armed = True
         await self.api.login_interactive()
 

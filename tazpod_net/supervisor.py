@@ -35,6 +35,8 @@ from tazpod_net.ports import Daemon, Log, OwnLog, Store
 from tazpod_net.session import Session
 
 TROUBLE_LINE = b"Received error:"  # control or login trouble (`ipn/ipnlocal/local.go:1839`): the bus says nothing
+UPDATE_LINE = b"lite map update error"  # the node's own news were refused (`controlclient/auto.go:91`)
+FORGOTTEN = b"404: node not found"
 REFUSAL = b"register request: http 4"  # an answer by HTTP status is told by no event (`controlclient/direct.go:866`)
 CURE_EVERY = 2.0  # seconds between looks at what could end a fatal state
 LOGOUT_BUDGET = 5.0  # seconds for the logout of an ephemeral node, at most half of the stop's
@@ -343,13 +345,15 @@ class Supervisor:
 
     def on_log(self, text: bytes) -> None:
         """New text of the daemon's log: some lines tell what no event does."""
-        if TROUBLE_LINE not in text:
+        if TROUBLE_LINE not in text and UPDATE_LINE not in text:
             return
         for line in text.splitlines():
-            _, found, said = line.partition(TROUBLE_LINE)
-            if found and b"node not found" in said:
+            _, _, said = line.partition(TROUBLE_LINE)
+            if FORGOTTEN in said:
                 self.session.node_deleted()
-            elif found and REFUSAL in said:
+            elif FORGOTTEN in line and UPDATE_LINE in line:
+                self.session.node_deleted(sure=True)
+            elif REFUSAL in said:
                 self.session.login_refused(said.decode(errors="replace").strip())
         self.session.refresh_soon()
 

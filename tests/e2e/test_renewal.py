@@ -66,6 +66,17 @@ class TestDeleted:
         eventually(lambda: len(control.nodes()) == 1 and control.nodes()[0]["online"], within=40)
         product.run("wait", "--for", "online", "--timeout", "20", expect=0)
 
+    def test_by_a_server_that_keeps_its_line_open(self, product: Product, control: Control) -> None:
+        """Only the node's own updates are refused, and it says that it is online: it comes back all the same."""
+        product.up("--wait", "online")
+        node = control.nodes()[0]["id"]
+        control.forget(node)
+        product.run("tailscale", "set", "--hostname=other", expect=0)  # something to tell control
+        eventually(lambda: [n["online"] for n in control.nodes()] == [True], within=40)
+        seen = product.eventually(lambda s: s["online"])
+        assert seen["backend"]["login_code"] == "ok"
+        assert len(presented(control)) == 2
+
     def test_twice_it_comes_back_twice(self, minting: Product, control: Control) -> None:
         """One key for each login."""
         for number in (2, 3):
@@ -86,6 +97,13 @@ class TestDeleted:
         count = len(control.logins())
         quiet(keyless)
         assert len(control.logins()) == count
+
+    def test_by_a_server_that_keeps_its_line_open_it_is_said(self, keyless: Product, control: Control) -> None:
+        """The daemon takes itself for online; who asks is told the truth."""
+        control.forget(control.nodes()[0]["id"])
+        keyless.run("tailscale", "set", "--hostname=other", expect=0)
+        seen = keyless.eventually(lambda s: s["backend"]["login_code"] == "node-deleted", within=40)
+        assert (seen["live"], seen["ready"], seen["online"]) == (True, False, False)
 
     def test_later_credentials_bring_it_back(self, keyless: Product, control: Control) -> None:
         """`login` with a key: online, the same daemon."""

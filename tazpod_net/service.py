@@ -255,7 +255,7 @@ class Service:
         await self.supervisor.fresh_status(STATUS_WAIT)
         session = self.supervisor.session
         stuck = not session.has_credentials or session.login.trouble is not None
-        return session.live and session.backend.state == "NeedsLogin" and stuck
+        return session.live and session.needs_login and stuck
 
     def _allow_login(self, request: Request) -> None:
         session = self.supervisor.session

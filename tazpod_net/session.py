@@ -82,6 +82,7 @@ class Session:
         self._settled_at = 0.0
         self._key_known = False  # `backend.key_ends` is that of the present login
         self._armed = True  # the present attempt's own login has been taken by the daemon
+        self._told_ended = False  # the log said that the node key has expired
         self._moved_at = 0.0  # the last change of the backend's state
         self._suspected = False  # the log said that control has forgotten this node
 
@@ -137,6 +138,12 @@ class Session:
         self._decide()
 
     @property
+    def needs_login(self) -> bool:
+        """Whether nothing but a login makes it go on."""
+        gone = self.backend.disowned or self.login.renew is logins.Code.NODE_DELETED
+        return self.backend.state == "NeedsLogin" or gone
+
+    @property
     def can_mint(self) -> bool:
         """Whether a key can be bought without a person."""
         return any(c.mints for c in self.hooks.candidates())
@@ -159,6 +166,11 @@ class Session:
         elif self.live and self.login.attempt is None and self.hooks.now() >= self._moved_at + STALE:
             self._decide(deleted=True)
             self.hooks.on_change()
+
+    def key_ended(self) -> None:
+        """A log line said that control answered a login with "key expired": the daemon itself forgets that at once."""
+        self._told_ended = True
+        self.hooks.on_change()
 
     def login_refused(self, error: str) -> None:
         """A log line said that control answers a login with an HTTP status: the bus tells only answers in words."""
@@ -209,6 +221,8 @@ class Session:
         self.backend = fold_notify(self.backend, notify)
         if notify.state is not None:
             self._moved_at = self.hooks.now()
+        if notify.login_finished is not None:
+            self._told_ended = False
         if notify.state is not None or notify.login_finished is not None:
             self._key_known = False  # the key's end of before this login must not renew it once more
         self._note_readiness()
@@ -237,8 +251,8 @@ class Session:
             self.live = True
             self.answered_at = self.hooks.now()
             self.backend = fold_snapshot(self.backend, snapshot)
+            self._note_readiness()  # another snapshot may follow: whoever waits is woken by others too
             self._key_known = not self._again
-        self._note_readiness()
         deleted, self._suspected = self._suspected and not self.backend.online, False
         self._decide(deleted=deleted)
         self._correct_settings()
@@ -247,6 +261,7 @@ class Session:
 
     def _silent(self) -> None:
         self.live = False
+        self._note_readiness()
 
     def _note_readiness(self) -> None:
         ready = self.live and self.backend.ready
@@ -274,7 +289,7 @@ class Session:
         minted: Minted | None = None,
         deleted: bool = False,
     ) -> logins.Facts:
-        needed = self.backend.state == "NeedsLogin" or deleted or self.login.renew is not None or self._expiring()
+        needed = self.needs_login or deleted or self.login.renew is not None or self._expiring()
         return logins.Facts(
             at=self.hooks.now(),
             backend=self.backend if self._armed else msgspec.structs.replace(self.backend, online=False),
@@ -286,7 +301,7 @@ class Session:
             minted=minted,
             deleted=deleted,
             expiring=self._expiring(),
-            ended=self._key_left() <= 0,
+            ended=self._key_left() <= 0 or self._told_ended,
             timeout=self.plan.timeout,
         )
 
@@ -321,6 +336,7 @@ class Session:
         attempt = self.login.attempt
         self.login, action = logins.decide(self.login, facts)
         if attempt is not None and self.login.attempt is None and self.backend.state in {"Running", "Starting"}:
+            self._told_ended = False
             self._measure, self._settled_at = True, self.hooks.now() + SETTLE
         match action:
             case Action.MINT:

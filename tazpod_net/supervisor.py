@@ -38,6 +38,7 @@ TROUBLE_LINE = b"Received error:"  # control or login trouble (`ipn/ipnlocal/loc
 UPDATE_LINE = b"lite map update error"  # the node's own news were refused (`controlclient/auto.go:91`)
 FORGOTTEN = b"404: node not found"
 REFUSAL = b"register request: http 4"  # an answer by HTTP status is told by no event (`controlclient/direct.go:866`)
+KEY_ENDED = b"control: server reports new node key"  # … has expired (`controlclient/direct.go:894`)
 CURE_EVERY = 2.0  # seconds between looks at what could end a fatal state
 LOGOUT_BUDGET = 5.0  # seconds for the logout of an ephemeral node, at most half of the stop's
 LOG_RETRY = 2.0  # seconds between attempts to write an unwritable log
@@ -345,6 +346,8 @@ class Supervisor:
 
     def on_log(self, text: bytes) -> None:
         """New text of the daemon's log: some lines tell what no event does."""
+        if KEY_ENDED in text:
+            self.session.key_ended()
         if TROUBLE_LINE not in text and UPDATE_LINE not in text:
             return
         for line in text.splitlines():

@@ -135,6 +135,11 @@ class Backend(msgspec.Struct, frozen=True):
         """`Running` with at least one tailnet address (contract, section 1)."""
         return self.state == "Running" and bool(self.ips)
 
+    @property
+    def disowned(self) -> bool:
+        """It runs from its cached network map, and control answered that somebody must log in: node or key are gone."""
+        return self.state == "Running" and not self.online and self.auth_url is not None
+
 
 def fold_notify(backend: Backend, notify: Notify) -> Backend:
     """What is known after one line of the bus."""
@@ -150,7 +155,7 @@ def fold_notify(backend: Backend, notify: Notify) -> Backend:
     if notify.health is not None:
         warnings = notify.health.warnings or {}
         changes["health"] = tuple((code, w.text or w.title) for code, w in sorted(warnings.items()))
-    if changes.get("state", backend.state) not in {"NeedsLogin", "NoState", None}:
+    if changes.get("state", "NeedsLogin") not in {"NeedsLogin", "NoState"}:
         changes["auth_url"] = None
     return msgspec.structs.replace(backend, **changes)
 

@@ -158,7 +158,7 @@ def decide(login: Login, facts: Facts) -> tuple[Login, Action]:
     facts = _without_echo(login, facts)
     login = _note_renewal(login, facts)
     connected = facts.backend.state in {"Running", "Starting"}
-    if connected and (login.renew is None or _renewed(login, facts)):
+    if connected and not facts.backend.disowned and (login.renew is None or _renewed(login, facts)):
         return Login(refused=login.refused), Action.NOTHING
     verdict = _verdict(login, facts)
     if verdict is not None:
@@ -185,15 +185,16 @@ def _without_echo(login: Login, facts: Facts) -> Facts:
 
 def _renewed(login: Login, facts: Facts) -> bool:
     """Whether the new login of a running node has come through. The bus does not always send LoginFinished for it."""
+    if facts.finished and not facts.deleted and not login.minting:
+        return True  # by us, or by a person beside us
     if login.attempt is None or login.minting or facts.deleted:
         return False
-    by_state = facts.backend.online if login.renew is Code.NODE_DELETED else not facts.expiring
-    return facts.finished or by_state
+    return facts.backend.online if login.renew is Code.NODE_DELETED else not facts.expiring
 
 
 def _note_renewal(login: Login, facts: Facts) -> Login:
     """Deletion by news; a key that ends soon only while something can mint a new one."""
-    if facts.deleted:
+    if facts.deleted or (facts.backend.disowned and login.attempt is None):
         return msgspec.structs.replace(login, renew=Code.NODE_DELETED)
     can_mint = any(c.mints for c in facts.candidates)
     if facts.expiring and can_mint and login.renew is None and facts.backend.state == "Running":
@@ -325,7 +326,7 @@ _TROUBLE_TEXT = {
 def say(login: Login, facts: Facts, sources: Sources, *, logged_out: bool = False) -> Said:
     """The sentence for the present situation."""
     match facts.backend.state:
-        case "Running" | "Starting" if login.renew is Code.NODE_DELETED:
+        case "Running" | "Starting" if login.renew is Code.NODE_DELETED or facts.backend.disowned:
             return _say_needs_login(login, facts, sources, logged_out=logged_out)
         case "Running":
             return Said(Code.OK, "ok")
@@ -344,8 +345,10 @@ def say(login: Login, facts: Facts, sources: Sources, *, logged_out: bool = Fals
 
 def _say_needs_login(login: Login, facts: Facts, sources: Sources, *, logged_out: bool) -> Said:
     backend = facts.backend
-    if backend.auth_url is not None and login.attempt in {None, URL}:
-        return Said(Code.LOGIN_URL, "waiting for a person to log in", f"open {backend.auth_url}")
+    asked = backend.state == "NeedsLogin" or not facts.candidates
+    if backend.auth_url is not None and asked and login.attempt in {None, URL}:
+        code, text = _why_a_person(login, facts)
+        return Said(code, text, f"open {backend.auth_url}")
     if logged_out:
         return Said(Code.LOGGED_OUT, "logged out", _LOGIN_NEXT)
     usable = [c for c in facts.candidates if c.fingerprint not in login.refused]
@@ -356,11 +359,20 @@ def _say_needs_login(login: Login, facts: Facts, sources: Sources, *, logged_out
     if facts.candidates:  # every one of them was refused
         code, text = login.refused[facts.candidates[0].fingerprint]
         return Said(code, f"key rejected: {_REJECTED_TEXT[code]} ({_short(text)})", _next_key(sources))
-    if login.renew is Code.NODE_DELETED:
-        return Said(Code.NODE_DELETED, "this node was removed from the tailnet", _next(sources))
-    if backend.expired or facts.ended:
-        return Said(Code.NODE_KEY_EXPIRED, "the node key is expired", _next(sources))
-    return Said(Code.NO_CREDENTIALS, "waiting for credentials", _next(sources))
+    code, text = _why_a_person(login, facts)
+    if code is Code.LOGIN_URL:
+        return Said(Code.NO_CREDENTIALS, "waiting for credentials", _next(sources))
+    return Said(code, text, _next(sources))
+
+
+def _why_a_person(login: Login, facts: Facts) -> tuple[Code, str]:
+    """What happened to a node that was logged in; else that somebody must log it in."""
+    if facts.backend.expired or facts.ended:
+        return Code.NODE_KEY_EXPIRED, "the node key is expired"
+    unasked = facts.backend.have_node_key and facts.backend.auth_url is not None
+    if login.renew is Code.NODE_DELETED or unasked:
+        return Code.NODE_DELETED, "this node was removed from the tailnet"
+    return Code.LOGIN_URL, "waiting for a person to log in"
 
 
 def _say_trying(login: Login, sources: Sources) -> Said:

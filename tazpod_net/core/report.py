@@ -6,7 +6,7 @@ from tazpod_net.core import render
 from tazpod_net.core.argv import Wanted, drift
 from tazpod_net.core.backend import Backend
 from tazpod_net.core.exits import how_of
-from tazpod_net.core.login import Said
+from tazpod_net.core.login import Code, Said
 from tazpod_net.core.machine import GAVE_UP
 from tazpod_net.core.model import Machine, State
 from tazpod_net.core.notes import key_expiry, other_name
@@ -82,7 +82,7 @@ def build(known: Known) -> Status:
     """The status object."""
     machine, backend, clock = known.machine, known.backend, known.clock
     live = known.live and machine.state in {State.UP, State.STARTING}
-    ready = live and backend.ready and known.said.code != "node-deleted"  # it has an address and no tailnet
+    ready = live and backend.ready and known.said.code is Code.OK  # else it has an address and no tailnet
     bare = Status(
         checked_at=rfc3339(clock.epoch),
         live=live,

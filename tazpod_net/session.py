@@ -332,6 +332,8 @@ class Session:
     ) -> None:
         if self._pid is None or not self.live:
             return
+        if self.backend.auth_url is not None or self.backend.ready:
+            self.interactive = False  # who asked for a URL has one; once it was visited, another would undo the login
         facts = self._facts(error=error, finished=finished and self._armed, minted=minted, deleted=deleted)
         attempt = self.login.attempt
         self.login, action = logins.decide(self.login, facts)

@@ -345,12 +345,12 @@ def say(login: Login, facts: Facts, sources: Sources, *, logged_out: bool = Fals
 
 def _say_needs_login(login: Login, facts: Facts, sources: Sources, *, logged_out: bool) -> Said:
     backend = facts.backend
+    if logged_out:
+        return Said(Code.LOGGED_OUT, "logged out", _LOGIN_NEXT)
     asked = backend.state == "NeedsLogin" or not facts.candidates
     if backend.auth_url is not None and asked and login.attempt in {None, URL}:
         code, text = _why_a_person(login, facts)
         return Said(code, text, f"open {backend.auth_url}")
-    if logged_out:
-        return Said(Code.LOGGED_OUT, "logged out", _LOGIN_NEXT)
     usable = [c for c in facts.candidates if c.fingerprint not in login.refused]
     if login.attempt is not None or (usable and facts.allowed):
         return _say_trying(login, sources)

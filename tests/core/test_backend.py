@@ -88,7 +88,7 @@ def test_a_state_of_a_later_version_says_nothing(number: int) -> None:
 @pytest.mark.parametrize("state", [None, "NoState", "NeedsLogin", "Starting", "Running"])
 def test_the_url_lives_until_the_backend_goes_on(state: str | None) -> None:
     """Also while it runs from its cached network map; other news do not end it."""
-    backend = fold_notify(Backend(state=state), Notify(browse_to_url="https://c/a/1"))
+    backend = Backend(state=state, auth_url="https://c/a/1")
     assert fold_notify(backend, Notify(version="1.0")).auth_url == "https://c/a/1"
 
 

@@ -633,6 +633,8 @@ def test_logged_out_sticks() -> None:
     now = facts(1.0, allowed=False)
     assert play(now)[1] == [Action.NOTHING]
     assert told(now=now, logged_out=True) == Said(Code.LOGGED_OUT, "logged out", "tazpod-net login")
+    waiting = facts(1.0, allowed=False, backend=Backend(state="NeedsLogin", auth_url="https://c/a/1"), candidates=())
+    assert told(now=waiting, logged_out=True).code is Code.LOGGED_OUT
 
 
 def test_the_url_is_shown() -> None:

@@ -47,10 +47,9 @@ def read_pointer(uid: int, pointer: str = POINTER) -> str | None:
     words = process.split()
     if not home.startswith("/"):
         return None
-    if uid != 0 and (
-        len(words) < 2  # noqa: PLR2004 - pid and ticks
-        or start_ticks(int(words[0])) != int(words[1])
-    ):
+    if len(words) != 2 or not all(word.isascii() and word.isdigit() for word in words):  # noqa: PLR2004 - pid and ticks
+        return None  # not written by us, or not wholly
+    if uid != 0 and start_ticks(int(words[0])) != int(words[1]):
         return None
     return home
 

@@ -407,6 +407,7 @@ class Supervisor:
             last_event=self._last_event,
             requested_hostname=self.me.requested_hostname,
             settings=session.plan.settings if session.plan else Wanted(),
+            server=session.plan.server if session.plan else None,
             identity=self.me.identity,
             proxy=ProxyPart(facts.socks5, facts.http),
             dns=self.dns(),

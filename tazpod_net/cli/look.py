@@ -111,6 +111,9 @@ def offline(layout: Layout, hung: client.HungError | None = None) -> Status:
     if hung is not None:
         summary = f"not answering: {hung.problem}"
         notes.append(Note("hung", "nothing supervises tailscaled now", hung.fix))
+    elif survivor is not None and _is_by_hand(survivor, layout):
+        summary = f"not running: a tailscaled started by hand (pid {survivor}) uses this home"
+        notes.append(Note("by-hand", "this program did not start it", "'tazpod-net up --takeover' stops it and keeps the identity"))
     elif survivor is not None:
         summary = f"supervisor is gone, tailscaled (pid {survivor}) still runs: tazpod-net up takes it over"
     elif mark is not None:
@@ -137,7 +140,7 @@ def offline(layout: Layout, hung: client.HungError | None = None) -> Status:
             restarts=record.restarts,
             last_exit=record.last_exit,
         ),
-        identity=IdentityPart(path=layout.state if os.path.isdir(layout.state) else None),
+        identity=IdentityPart(path=layout.home if os.path.isdir(layout.state) else None),
         paths=PathsPart(
             layout.home, os.path.join(socket_dirs(layout.home, os.environ)[0], "tailscaled.sock"), layout.log
         ),
@@ -152,6 +155,15 @@ def _survivor(layout: Layout) -> int | None:
         return record.pid
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
     return next((pid for pid in pids if _serves(pid, sockets)), None)
+
+
+def _is_by_hand(pid: int, layout: Layout) -> bool:
+    """Whether its output goes elsewhere than into a spool of ours: then no supervisor has started it."""
+    try:
+        output = os.readlink(f"/proc/{pid}/fd/2")
+    except OSError:  # another user's
+        return False
+    return read_record(layout.daemon_record).pid != pid and not os.path.basename(output).startswith("spool.")
 
 
 def _serves(pid: int, sockets: set[str]) -> bool:

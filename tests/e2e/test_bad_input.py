@@ -235,6 +235,36 @@ class TestHome:
         assert product.status(expect=0)["paths"]["home"] == str(home)
         product.down()
 
+    @pytest.mark.parametrize("name", [b"new\nline", b"no\xffutf-8", b"-dash"], ids=["line break", "bytes", "dash"])
+    def test_unprintable_paths(self, make: Make, name: bytes) -> None:
+        """No line and no JSON can tell such a path: it works all the same, and so does the next home of this user."""
+        product = make()
+        product.home = product.user / os.fsdecode(name)
+        product.env["TAZPOD_NET_HOME"] = str(product.home)
+        product.up()
+        pid = product.status(expect=0)["daemon"]["pid"]
+        product.kill_supervisor()
+        product.up()
+        assert product.status(expect=0)["daemon"]["pid"] == pid
+        assert product.run("status", expect=0).out.startswith("ready: ")
+        other = make()
+        other.up()
+        other.down()
+        product.down()
+        assert product.daemons() == []
+
+    @pytest.mark.root
+    def test_the_pointer_of_root_is_garbage(self, make: Make) -> None:
+        """`/run/tazpod-net/home` may hold anything: nothing breaks, for root and for others."""
+        product, other = make(), make(uid=12345)
+        text = "mkdir -p /run/tazpod-net; printf '/srv/net\\nfoo bar\\n' >/run/tazpod-net/home"
+        product.place.run(["sh", "-c", text], check=True)
+        product.up()
+        for each in (product, other):
+            each.run("status", env={"TAZPOD_NET_HOME": None})
+        product.kill_supervisor()
+        product.up()
+
     def test_of_the_earlier_scripts(self, product: Product) -> None:
         """A home with only state and log of the shell script is taken over: same identity, the old log kept."""
         product.up()

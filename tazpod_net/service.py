@@ -295,7 +295,10 @@ class Service:
             return EXIT_OK
         person = outcome.blocked(status)
         if person is not None:
-            return client.fail(*person)
+            problem, fix = person
+            if not request.fresh and status.supervisor.state == "fatal":
+                fix += "; corrected in the environment: tazpod-net down, then up"  # ours is that of our own start
+            return client.fail(problem, fix)
         why = outcome.why_not(status)
         return client.fail(f"not {request.wait} after {show(request.timeout)}, {why}", "it goes on trying")
 

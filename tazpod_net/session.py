@@ -157,8 +157,8 @@ class Session:
         """A log line said that control does not know this node any more; it may be an old line, so ask first.
 
         `sure`: an answer to what the node itself had to tell. A control server may keep the poll of a deleted node open
-        (headscale does), so the daemon's own word that it is online is none; what is older than the daemon's last change
-        of state is about a node before.
+        (headscale does), so the daemon's own word that it is online is none. What is older than the daemon's last
+        change of state is about a node before.
         """
         if not sure:
             self._suspected = True

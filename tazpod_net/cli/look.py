@@ -113,7 +113,11 @@ def offline(layout: Layout, hung: client.HungError | None = None) -> Status:
         notes.append(Note("hung", "nothing supervises tailscaled now", hung.fix))
     elif survivor is not None and _is_by_hand(survivor, layout):
         summary = f"not running: a tailscaled started by hand (pid {survivor}) uses this home"
-        notes.append(Note("by-hand", "this program did not start it", "'tazpod-net up --takeover' stops it and keeps the identity"))
+        notes.append(
+            Note(
+                "by-hand", "this program did not start it", "'tazpod-net up --takeover' stops it and keeps the identity"
+            )
+        )
     elif survivor is not None:
         summary = f"supervisor is gone, tailscaled (pid {survivor}) still runs: tazpod-net up takes it over"
     elif mark is not None:

@@ -232,6 +232,7 @@ def parse(argv: list[str], version: str) -> argparse.Namespace:
     """The parsed command line. Raises UsageError; `-h` and `--version` print and raise SystemExit."""
     _refuse_unknown_command(argv)
     parser = build(version)
+    argv, passed_on = _without_tailscales(argv)
     known, rest = parser.parse_known_args(argv)
     if rest:
         parser.error("unrecognized arguments: " + " ".join(rest))
@@ -239,7 +240,27 @@ def parse(argv: list[str], version: str) -> argparse.Namespace:
         parser.print_help(sys.stderr)
         raise UsageError("no command given", "for example: tazpod-net up")
     known.command = ALIASES.get(known.command, known.command)
+    if passed_on:
+        known.args = passed_on
     return known
+
+
+def _without_tailscales(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Our words, and what goes to the tailscale command as it is, options of its own included."""
+    end = 0
+    is_ours = False
+    while end < len(argv):
+        word = argv[end]
+        if word in {"--home", "--config"}:
+            end += 1
+        elif word == "tailscale" and not is_ours:
+            is_ours = True
+        elif is_ours and word not in {"-h", "--help"} and not word.startswith(("--home=", "--config=")):
+            return argv[:end], argv[end:]
+        elif not is_ours and not word.startswith("-"):
+            break  # another command
+        end += 1
+    return argv, []
 
 
 def _refuse_unknown_command(argv: list[str]) -> None:

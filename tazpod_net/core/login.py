@@ -129,7 +129,7 @@ _TEXTS: tuple[tuple[tuple[str, ...], Code | None], ...] = (
     (("invalid key", "key does not exist"), Code.KEY_UNKNOWN),
 )  # fmt: skip
 
-# What other control servers write ("invalid pre auth key", "AuthKey not found"): an auth key, in any spelling, and a word.
+# What other control servers write ("invalid pre auth key", "AuthKey not found"): an auth key however spelt, and a word.
 _AUTH_KEY = re.compile(r"\b(?:pre[-_ ]?)?auth[-_ ]?key\b(?![.-])")
 _OF_A_KEY: tuple[tuple[tuple[str, ...], Code], ...] = (
     (("expired",), Code.KEY_EXPIRED),

@@ -33,4 +33,8 @@ def other_name(backend: Backend, requested: str | None) -> Note | None:
     text = f"asked for the name {requested}, the tailnet gave {granted}"
     if not granted.lower().startswith(re.sub(r"[^a-z0-9]+", "-", requested.lower()).strip("-") + "-"):
         return Note("name-changed", text)  # made fit for DNS
-    return Note("name-taken", f"{text}: another node has it", f"remove the old {requested} in the admin console, or set login.hostname")
+    return Note(
+        "name-taken",
+        f"{text}: another node has it",
+        f"remove the old {requested} in the admin console, or set login.hostname",
+    )

@@ -53,7 +53,7 @@ def why_not(status: Status) -> str:
         return control
     if status.ready:
         return "the control server does not see this node"
-    return status.backend.login or f"the backend is {status.backend.state}"
+    return status.backend.login or f"the backend is {status.backend.state or 'not decided'}"
 
 
 _LAST_ERROR = "The last login error was: "  # health/warnings.go:115

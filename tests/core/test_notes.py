@@ -67,7 +67,13 @@ def test_a_taken_name_may_have_been_changed_too() -> None:
 
 @pytest.mark.parametrize(
     ("granted", "requested", "prefs"),
-    [("dev", "dev", None), ("dev", "Dev", None), ("dev-1", None, None), (None, "dev", None), ("x", "dev", Prefs(hostname="x"))],
+    [
+        ("dev", "dev", None),
+        ("dev", "Dev", None),
+        ("dev-1", None, None),
+        (None, "dev", None),
+        ("x", "dev", Prefs(hostname="x")),
+    ],
 )
 def test_no_other_name_no_note(granted: str | None, requested: str | None, prefs: Prefs | None) -> None:
     """The name asked for, none asked for, none given yet, or another one that a person asked for since."""

@@ -98,6 +98,30 @@ class TestConfiguration:
         done = product.run("up", env={name: value}, expect=2, timeout=SECONDS)
         assert name in done.err
 
+    def test_a_variable_that_tailscaled_would_die_of(self, product: Product) -> None:
+        """Exit 2 naming each; nothing is started, so that the next `up` without them works."""
+        wrong = {"TS_DEBUG_MTU": "abc", "TS_DISABLE_TAILDROP": "perhaps"}
+        done = product.run("up", env=wrong, expect=2)
+        for name in wrong:
+            assert f"environment {name}" in done.err
+        assert product.processes() == []
+        product.up()
+
+    def test_a_program_that_was_corrected_in_the_environment(self, product: Product) -> None:
+        """The supervisor keeps the environment of its start: the second `up` says what makes it count."""
+        product.run("up", env={"TAZPOD_NET_DAEMON_BINARY": "/nowhere/tailscaled"}, expect=1)
+        assert "tazpod-net down" in product.up(expect=1).err
+        product.down()
+        product.up()
+
+    @pytest.mark.parametrize("form", [["status"], ["status", "--json"], ["up", "--json"]])
+    def test_a_full_disk_behind_standard_output(self, product: Product, form: list[str]) -> None:
+        """Exit 1 and one line, no talk of a bug."""
+        product.up()
+        done = product.run(*form, prefix=["sh", "-c", 'exec "$@" >/dev/full', "sh"], expect=1)
+        assert "no space left" in done.err
+        assert "internal" not in done.err
+
     def test_a_configuration_file_that_is_missing(self, product: Product) -> None:
         """`--config` of nothing: exit 2, naming it."""
         assert "/nowhere/c.toml" in product.up("--config", "/nowhere/c.toml", expect=2).err

@@ -175,7 +175,7 @@ class Session:
     def login_refused(self, error: str) -> None:
         """A log line said that control answers a login with an HTTP status: the bus tells only answers in words."""
         if self._armed:
-            self._decide(error=error)
+            self._decide(error=error.partition(": {")[0])  # some servers send an object instead of words
             self.hooks.on_change()
 
     async def log_out(self, timeout: float) -> None:  # noqa: ASYNC109 - the caller's budget

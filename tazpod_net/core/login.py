@@ -69,6 +69,10 @@ class Candidate(msgspec.Struct, frozen=True):
 URL = Candidate("url")  # the attempt that has no key: a person was asked for
 
 
+# Control has taken the login, and its network map is late: the key again would be a second use of it, and a one-off key
+# is then refused and the node that it made is lost. So many times the patience of a login without an answer.
+ACCEPTED = 10.0
+
 ECHO = 1.0  # seconds after the start of an attempt in which the last refusal may still be heard
 
 
@@ -164,6 +168,8 @@ def decide(login: Login, facts: Facts) -> tuple[Login, Action]:
     if verdict is not None:
         return verdict
     login = _note_trouble(login, facts)
+    if facts.finished and login.attempt is not None and not login.minting:
+        login = msgspec.structs.replace(login, deadline=facts.at + ACCEPTED * facts.timeout)
     if login.attempt is not None:
         login, action = _under_way(login, login.attempt, facts)
         if login.attempt is not None:

@@ -178,6 +178,13 @@ def test_no_answer_backs_off_and_tries_again() -> None:
     assert waits == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]
 
 
+def test_an_accepted_key_is_not_used_again_while_the_network_map_is_late() -> None:
+    """A slow control server: the login is not begun anew after its time, which would spend a one-off key twice."""
+    login, actions = play(facts(0), facts(1, finished=True), facts(31), facts(200))
+    assert (actions, login.attempt) == ([Action.LOG_IN, *[Action.NOTHING] * 3], KEY)
+    assert decide(login, facts(400))[0].attempt is None
+
+
 def test_another_key_does_not_wait_for_the_first_ones_back_off() -> None:
     """The wait belongs to the credential, not to the login."""
     login, actions = play(facts(0.0), facts(30.0), facts(31.0, candidates=(KEY, OTHER)))

@@ -71,7 +71,11 @@ def _take(layout: Layout) -> files.Lock | None:
 def _clear(layout: Layout, lock: files.Lock, arguments: argparse.Namespace, *, said: bool) -> int:
     """Under the lock: a daemon that outlived its supervisor is stopped, what it logged is kept, the mark is set."""
     stopped = _stop_survivor(layout, lock, arguments)
-    set_mark(layout.stopped, "tazpod-net down")
+    try:
+        set_mark(layout.stopped, "tazpod-net down")
+    except OSError as e:  # a full disk: what was asked for is done, but for the note of it
+        said_why = (e.strerror or str(e)).lower()
+        complain(f"'stopped' cannot be noted ({said_why}): a new shell may start it: free some space, then down again")
     lock.release()
     if not said:
         print(f"stopped tailscaled (pid {stopped}), which had no supervisor" if stopped else "not running")

@@ -371,6 +371,13 @@ class TestFullDisk:
         assert small.status()["daemon"]["pid"] == pid
         small.down()
         assert small.daemons() == []
+        self._fill(small)
+        small.down()
+        self._make_room(small)
+        small.up()
+        self._fill(small)
+        small.down()
+        assert small.processes() == []
 
 
 class TestState:

@@ -31,7 +31,8 @@ def resolve(option: str | None, env: "Mapping[str, str]", uid: int) -> str:
 def read_pointer(uid: int, pointer: str = POINTER) -> str | None:
     """The home in `/run/tazpod-net/home`, if root wrote it, its supervisor lives and the user may enter the home.
 
-    Root itself follows it also when that supervisor is dead: the daemon that it left is root's to find.
+    Root itself follows it also when that supervisor is dead, while the home is there: the daemon that it left is root's
+    to find.
     """
     try:
         fd = os.open(pointer, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -47,11 +48,12 @@ def read_pointer(uid: int, pointer: str = POINTER) -> str | None:
     words = process.split()
     if not home.startswith("/"):
         return None
-    if uid != 0 and (
-        len(words) < 2  # noqa: PLR2004 - pid and ticks
-        or start_ticks(int(words[0])) != int(words[1])
-        or not os.access(home, os.X_OK)
-    ):
+    if len(words) != 2 or not all(word.isascii() and word.isdigit() for word in words):  # noqa: PLR2004 - pid and ticks
+        return None  # not written by us, or not wholly
+    is_live = start_ticks(int(words[0])) == int(words[1])
+    if not is_live and (uid != 0 or not os.path.isdir(home)):
+        return None
+    if uid != 0 and not os.access(home, os.X_OK):
         return None
     return home
 

@@ -48,6 +48,9 @@ def end_with(work: "Callable[[], int]") -> None:
             os.write(2, b"\n")  # bash would put its prompt behind the ^C
     except BrokenPipeError:
         code = 141  # the reader of our output has gone, as `head` does
+    except OSError as e:  # a full disk behind standard output
+        sys.stderr.write(f"tazpod-net: {e.filename or 'the output'}: {(e.strerror or str(e)).lower()}\n")
+        code = 1
     except Exception as e:
         if "TAZPOD_NET_DEBUG" in os.environ:
             raise

@@ -274,7 +274,7 @@ class Service:
         await self.supervisor.fresh_status(STATUS_WAIT)
         session = self.supervisor.session
         stuck = not session.has_credentials or session.login.trouble is not None
-        return session.live and session.backend.state == "NeedsLogin" and stuck
+        return session.live and session.needs_login and stuck
 
     def _allow_login(self, request: Request) -> None:
         session = self.supervisor.session
@@ -314,7 +314,10 @@ class Service:
             return EXIT_OK
         person = outcome.blocked(status)
         if person is not None:
-            return client.fail(*person)
+            problem, fix = person
+            if not request.fresh and status.supervisor.state == "fatal":
+                fix += "; corrected in the environment: tazpod-net down, then up"  # ours is that of our own start
+            return client.fail(problem, fix)
         why = outcome.why_not(status)
         return client.fail(f"not {request.wait} after {show(request.timeout)}, {why}", "it goes on trying")
 

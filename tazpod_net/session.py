@@ -20,6 +20,7 @@ from tazpod_net.ports import LocalApi
 SLOW_REFRESH = 300.0  # seconds
 RENEW_BEFORE = 7 * 86400.0  # seconds before the node key's end, if a new key can be minted
 SETTLE = 60.0  # seconds after a login before the end of its node key is believed
+STALE = 1.0  # seconds after a change of state in which a line of the log may still be about what was before
 HUNG_AFTER = 1.0  # seconds without an answer: the daemon does not answer
 _ALL_SETTINGS = frozenset(Wanted.__struct_fields__)
 _FIRST_TRY, _LAST_TRY = 0.002, 0.05  # seconds between attempts to reach a daemon that is starting
@@ -81,6 +82,8 @@ class Session:
         self._settled_at = 0.0
         self._key_known = False  # `backend.key_ends` is that of the present login
         self._armed = True  # the present attempt's own login has been taken by the daemon
+        self._told_ended = False  # the log said that the node key has expired
+        self._moved_at = 0.0  # the last change of the backend's state
         self._suspected = False  # the log said that control has forgotten this node
 
     def attach(self, pid: int) -> None:
@@ -135,6 +138,12 @@ class Session:
         self._decide()
 
     @property
+    def needs_login(self) -> bool:
+        """Whether nothing but a login makes it go on."""
+        gone = self.backend.disowned or self.login.renew is logins.Code.NODE_DELETED
+        return self.backend.state == "NeedsLogin" or gone
+
+    @property
     def can_mint(self) -> bool:
         """Whether a key can be bought without a person."""
         return any(c.mints for c in self.hooks.candidates())
@@ -144,10 +153,30 @@ class Session:
         self.login = msgspec.structs.replace(self.login, held={})
         self.refresh_soon()
 
-    def node_deleted(self) -> None:
-        """A log line said that control does not know this node any more; it may be an old line, so ask first."""
-        self._suspected = True
-        self.refresh_soon()
+    def node_deleted(self, *, sure: bool = False) -> None:
+        """A log line said that control does not know this node any more; it may be an old line, so ask first.
+
+        `sure`: an answer to what the node itself had to tell. A control server may keep the poll of a deleted node open
+        (headscale does), so the daemon's own word that it is online is none. What is older than the daemon's last
+        change of state is about a node before.
+        """
+        if not sure:
+            self._suspected = True
+            self.refresh_soon()
+        elif self.live and self.login.attempt is None and self.hooks.now() >= self._moved_at + STALE:
+            self._decide(deleted=True)
+            self.hooks.on_change()
+
+    def key_ended(self) -> None:
+        """A log line said that control answered a login with "key expired": the daemon itself forgets that at once."""
+        self._told_ended = True
+        self.hooks.on_change()
+
+    def login_refused(self, error: str) -> None:
+        """A log line said that control answers a login with an HTTP status: the bus tells only answers in words."""
+        if self._armed:
+            self._decide(error=error.partition(": {")[0])  # some servers send an object instead of words
+            self.hooks.on_change()
 
     async def log_out(self, timeout: float) -> None:  # noqa: ASYNC109 - the caller's budget
         """Logs this node out at the control server. Raises OSError, TimeoutError or LocalApiError."""
@@ -190,6 +219,10 @@ class Session:
 
     def _heard(self, notify: Notify) -> None:
         self.backend = fold_notify(self.backend, notify)
+        if notify.state is not None:
+            self._moved_at = self.hooks.now()
+        if notify.login_finished is not None:
+            self._told_ended = False
         if notify.state is not None or notify.login_finished is not None:
             self._key_known = False  # the key's end of before this login must not renew it once more
         self._note_readiness()
@@ -218,8 +251,8 @@ class Session:
             self.live = True
             self.answered_at = self.hooks.now()
             self.backend = fold_snapshot(self.backend, snapshot)
+            self._note_readiness()  # another snapshot may follow: whoever waits is woken by others too
             self._key_known = not self._again
-        self._note_readiness()
         deleted, self._suspected = self._suspected and not self.backend.online, False
         self._decide(deleted=deleted)
         self._correct_settings()
@@ -228,6 +261,7 @@ class Session:
 
     def _silent(self) -> None:
         self.live = False
+        self._note_readiness()
 
     def _note_readiness(self) -> None:
         ready = self.live and self.backend.ready
@@ -255,10 +289,10 @@ class Session:
         minted: Minted | None = None,
         deleted: bool = False,
     ) -> logins.Facts:
-        needed = self.backend.state == "NeedsLogin" or deleted or self.login.renew is not None or self._expiring()
+        needed = self.needs_login or deleted or self.login.renew is not None or self._expiring()
         return logins.Facts(
             at=self.hooks.now(),
-            backend=self.backend,
+            backend=self.backend if self._armed else msgspec.structs.replace(self.backend, online=False),
             candidates=self.hooks.candidates() if needed else (),
             allowed=self.allowed and not self.logged_out,
             interactive=self.interactive,
@@ -267,7 +301,7 @@ class Session:
             minted=minted,
             deleted=deleted,
             expiring=self._expiring(),
-            ended=self._key_left() <= 0,
+            ended=self._key_left() <= 0 or self._told_ended,
             timeout=self.plan.timeout,
         )
 
@@ -298,10 +332,13 @@ class Session:
     ) -> None:
         if self._pid is None or not self.live:
             return
-        facts = self._facts(error=error, finished=finished, minted=minted, deleted=deleted)
+        if self.backend.auth_url is not None or self.backend.ready:
+            self.interactive = False  # who asked for a URL has one; once it was visited, another would undo the login
+        facts = self._facts(error=error, finished=finished and self._armed, minted=minted, deleted=deleted)
         attempt = self.login.attempt
         self.login, action = logins.decide(self.login, facts)
         if attempt is not None and self.login.attempt is None and self.backend.state in {"Running", "Starting"}:
+            self._told_ended = False
             self._measure, self._settled_at = True, self.hooks.now() + SETTLE
         match action:
             case Action.MINT:
@@ -350,6 +387,7 @@ class Session:
         if self.plan.server is not None:
             prefs["ControlURL"] = self.plan.server
         await self.api.start(prefs, key)
+        self.backend = msgspec.structs.replace(self.backend, online=False)  # whatever it was: that was another login
         self._armed = True
         await self.api.login_interactive()
 

@@ -36,6 +36,10 @@ from tazpod_net.ports import Daemon, Log, OwnLog, Store
 from tazpod_net.session import Session
 
 TROUBLE_LINE = b"Received error:"  # control or login trouble (`ipn/ipnlocal/local.go:1839`): the bus says nothing
+UPDATE_LINE = b"lite map update error"  # the node's own news were refused (`controlclient/auto.go:91`)
+FORGOTTEN = b"404: node not found"
+REFUSAL = b"register request: http 4"  # an answer by HTTP status is told by no event (`controlclient/direct.go:866`)
+KEY_ENDED = b"control: server reports new node key"  # … has expired (`controlclient/direct.go:894`)
 CURE_EVERY = 2.0  # seconds between looks at what could end a fatal state
 LOGOUT_BUDGET = 5.0  # seconds for the logout of an ephemeral node, at most half of the stop's
 LOG_RETRY = 2.0  # seconds between attempts to write an unwritable log
@@ -347,10 +351,18 @@ class Supervisor:
 
     def on_log(self, text: bytes) -> None:
         """New text of the daemon's log: some lines tell what no event does."""
-        if TROUBLE_LINE not in text:
+        if KEY_ENDED in text:
+            self.session.key_ended()
+        if TROUBLE_LINE not in text and UPDATE_LINE not in text:
             return
-        if any(TROUBLE_LINE in line and b"node not found" in line for line in text.splitlines()):
-            self.session.node_deleted()
+        for line in text.splitlines():
+            _, _, said = line.partition(TROUBLE_LINE)
+            if FORGOTTEN in said:
+                self.session.node_deleted()
+            elif FORGOTTEN in line and UPDATE_LINE in line:
+                self.session.node_deleted(sure=True)
+            elif REFUSAL in said:
+                self.session.login_refused(said.decode(errors="replace").strip())
         self.session.refresh_soon()
 
     # --- status ---------------------------------------------------------------------------------------------------
@@ -402,6 +414,7 @@ class Supervisor:
             last_event=self._last_event,
             requested_hostname=self.me.requested_hostname,
             settings=session.plan.settings if session.plan else Wanted(),
+            server=session.plan.server if session.plan else None,
             identity=self.me.identity,
             proxy=ProxyPart(facts.socks5, facts.http),
             dns=self.dns(),

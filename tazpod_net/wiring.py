@@ -134,7 +134,7 @@ class Running:
         actions = Actions(
             give_key=self._give_key,
             take_offer=self._take_offer,
-            mark_stopped=lambda by: set_mark(self.layout.stopped, by),
+            mark_stopped=self._mark_stopped,
             clear_stopped=self._clear_stopped,
             mark_logged_out=self._mark_logged_out,
             set_mode=self._set_mode,
@@ -472,6 +472,13 @@ class Running:
             with contextlib.suppress(OSError):
                 files.remove(path)
         self.supervisor.wanted = "up"
+
+    def _mark_stopped(self, by: str) -> None:
+        """On a full disk it stops all the same, and a new shell may start it again."""
+        try:
+            set_mark(self.layout.stopped, by)
+        except OSError as e:
+            self.own_log.event("trouble", why=f"the mark of {by!r} cannot be written: {e.strerror}")
 
     def _mark_logged_out(self) -> None:
         with contextlib.suppress(OSError):

@@ -716,6 +716,25 @@ class TestLogin:
 
         jumploop.run(main())
 
+    def test_who_asks_for_a_url_that_is_there_asks_for_no_other(self) -> None:
+        """Visited, and the network map comes late: a second login would undo the first."""
+
+        async def main() -> None:
+            async with World(Life(), logged_in=False) as world:
+                world.session.interactive = True
+                world.begin()
+                await world.until(lambda status: status.backend.auth_url is not None)
+                world.session.interactive = True  # `tazpod-net login`
+                world.session.reconsider()
+                world.api.auth_url, world.api.have_key = "", True
+                world.api.tell(login_finished={})
+                await asyncio.sleep(2)
+                world.api.become(6)
+                await world.up()
+                assert world.api.told() == [(0.05, "start None"), (0.05, "login")]
+
+        jumploop.run(main())
+
     def test_a_key_is_minted_and_used(self) -> None:
         """An OAuth client at hand: its key is bought once and used once."""
 

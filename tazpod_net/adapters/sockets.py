@@ -86,12 +86,17 @@ def unlink(target: str, where: str = LINK) -> None:
 
 
 def point(home: str, pid: int, ticks: int, pointer: str = POINTER) -> None:
-    """Names this home as root's, unless a living root supervisor named another."""
+    """Names this home as root's, unless a living root supervisor named another.
+
+    A path with a line break cannot be told in a line, which is all that shells read.
+    """
+    if "\n" in home:
+        return
     if read_pointer(1, pointer) not in {None, home}:  # as uid 1: only a living one counts
         return
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(pointer), 0o755, exist_ok=True)
-        files.write_atomic(pointer, f"{home}\n{pid} {ticks}\n".encode(), 0o644)
+        files.write_atomic(pointer, os.fsencode(f"{home}\n{pid} {ticks}\n"), 0o644)
 
 
 def unpoint(pid: int, pointer: str = POINTER) -> None:

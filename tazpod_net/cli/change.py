@@ -149,10 +149,9 @@ def _clear(layout: Layout, lock: files.Lock, arguments: argparse.Namespace, *, s
     if getattr(arguments, "sticky", True):
         try:
             set_mark(layout.stopped, "tazpod-net down")
-        except OSError as e:
-            complain(
-                f"cannot note that it stays stopped ({(e.strerror or '').lower()}): new shells will start it again"
-            )
+        except OSError as e:  # a full disk: what was asked for is done, but for the note of it
+            why = (e.strerror or str(e)).lower()
+            complain(f"'stopped' cannot be noted ({why}): a new shell may start it: free some space, then down again")
     lock.release()
     if not said:
         _say_stopped(stopped)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from tazpod_net import config
 from tazpod_net.adapters import environ, files, sdnotify, statefile
 from tazpod_net.boot import Boot, Keeper, Launch, user_name
+from tazpod_net.core.childenv import scrubbed_environment
 from tazpod_net.core.proxyenv import restored
-from tazpod_net.errors import EXIT_FAILED, EXIT_OK, TazpodNetError
+from tazpod_net.errors import EXIT_FAILED, EXIT_OK, ConfigError, TazpodNetError
 from tazpod_net.home import Layout
 
 if TYPE_CHECKING:  # 8 ms that a bare `up` does not pay
@@ -67,11 +68,20 @@ def _prepare(
     boot = Boot(layout, lock, loaded, launch)
     try:
         boot.check(takeover=arguments.takeover)
+        if boot.survivor is None:
+            _refuse_deadly_variables(loaded)
         _prepare_identity(arguments, boot)
     except (TazpodNetError, OSError):
         boot.close()
         raise
     return boot
+
+
+def _refuse_deadly_variables(loaded: config.Loaded) -> None:
+    """Here and not only by the supervisor, whose environment never changes: corrected, the next `up` must work."""
+    _, problems = scrubbed_environment(os.environ, loaded.config, logs_dir="")
+    if problems:
+        raise ConfigError(problems)
 
 
 def _prepare_identity(arguments: "Namespace", boot: Boot) -> None:

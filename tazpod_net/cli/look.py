@@ -106,6 +106,13 @@ def offline(layout: Layout, hung: client.HungError | None = None) -> Status:
     if hung is not None:
         summary = f"not answering: {hung.problem}"
         notes.append(Note("hung", "nothing supervises tailscaled now", hung.fix))
+    elif left is not None and _is_by_hand(left, layout):
+        summary = f"not running: a tailscaled started by hand (pid {left}) uses this home"
+        notes.append(
+            Note(
+                "by-hand", "this program did not start it", "'tazpod-net up --takeover' stops it and keeps the identity"
+            )
+        )
     elif left is not None:
         summary = f"supervisor is gone, tailscaled (pid {left}) still runs: tazpod-net up takes it over"
     elif mark is not None:
@@ -132,7 +139,7 @@ def offline(layout: Layout, hung: client.HungError | None = None) -> Status:
             restarts=record.restarts,
             last_exit=record.last_exit,
         ),
-        identity=IdentityPart(path=layout.state if os.path.isdir(layout.state) else None),
+        identity=IdentityPart(path=layout.home if os.path.isdir(layout.state) else None),
         paths=PathsPart(
             layout.home, os.path.join(socket_dirs(layout.home, os.environ)[0], "tailscaled.sock"), layout.log
         ),
@@ -147,6 +154,15 @@ def survivor(layout: Layout) -> int | None:
         return record.pid
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
     return next((pid for pid in pids if _serves(pid, sockets)), None)
+
+
+def _is_by_hand(pid: int, layout: Layout) -> bool:
+    """Whether its output goes elsewhere than into a spool of ours: then no supervisor has started it."""
+    try:
+        output = os.readlink(f"/proc/{pid}/fd/2")
+    except OSError:  # another user's
+        return False
+    return read_record(layout.daemon_record).pid != pid and not os.path.basename(output).startswith("spool.")
 
 
 def _serves(pid: int, sockets: set[str]) -> bool:

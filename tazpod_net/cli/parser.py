@@ -287,6 +287,7 @@ def parse(argv: list[str], version: str) -> argparse.Namespace:
     parser = build(version)
     _refuse_unknown_option(argv, parser)
     _refuse_unknown_command(argv)
+    argv, passed_on = _without_tailscales(argv)
     argv, cmd = _cut(argv)
     known, rest = parser.parse_known_args(argv)
     if cmd:
@@ -299,6 +300,8 @@ def parse(argv: list[str], version: str) -> argparse.Namespace:
     if parts is not None:
         known.cmd = parts[1]
     known.command = ALIASES.get(known.command, known.command)
+    if passed_on:
+        known.args = passed_on
     return known
 
 
@@ -310,15 +313,32 @@ def _cut(argv: list[str]) -> tuple[list[str], list[str]]:
     return argv[:at], argv[at + 1 :]
 
 
+def _without_tailscales(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Our words, and what goes to the tailscale command as it is, options of its own included."""
+    if _command_word(argv) != "tailscale":
+        return argv, []
+    end = _command_at(argv) + 1
+    while end < len(argv):
+        if argv[end] in {"--home", "--config"}:
+            end += 1
+        elif argv[end] not in {"-h", "--help"} and not argv[end].startswith(("--home=", "--config=")):
+            return argv[:end], argv[end:]
+        end += 1
+    return argv, []
+
+
 def _command_word(argv: list[str]) -> str | None:
     """The command; None before one is given."""
-    words = iter(argv)
-    for word in words:
-        if word in {"--home", "--config"}:
-            next(words, None)
-        elif not word.startswith("-"):
-            return word
-    return None
+    at = _command_at(argv)
+    return argv[at] if at < len(argv) else None
+
+
+def _command_at(argv: list[str]) -> int:
+    """Where the command stands; the length of `argv` or more before one is given."""
+    at = 0
+    while at < len(argv) and argv[at].startswith("-"):
+        at += 2 if argv[at] in {"--home", "--config"} else 1
+    return at
 
 
 def _refuse_unknown_option(argv: list[str], parser: Parser) -> None:

@@ -52,7 +52,6 @@ class Notify(msgspec.Struct, frozen=True):
     state: int | None = msgspec.field(name="State", default=None)
     err_message: str | None = msgspec.field(name="ErrMessage", default=None)
     login_finished: dict[str, object] | None = msgspec.field(name="LoginFinished", default=None)
-    browse_to_url: str | None = msgspec.field(name="BrowseToURL", default=None)
     prefs: Prefs | None = msgspec.field(name="Prefs", default=None)
     health: Health | None = msgspec.field(name="Health", default=None)
 
@@ -135,22 +134,25 @@ class Backend(msgspec.Struct, frozen=True):
         """`Running` with at least one tailnet address (contract, section 1)."""
         return self.state == "Running" and bool(self.ips)
 
+    @property
+    def disowned(self) -> bool:
+        """It runs from its cached network map, and control answered that somebody must log in: node or key are gone."""
+        return self.state == "Running" and not self.online and self.auth_url is not None
+
 
 def fold_notify(backend: Backend, notify: Notify) -> Backend:
-    """What is known after one line of the bus."""
+    """What is known after one line of the bus. A login URL is left to the snapshot, which tells whose login it is."""
     changes: dict[str, Any] = {}
     if notify.version:
         changes["version"] = notify.version
     if notify.state is not None and 0 <= notify.state < len(STATES):
         changes["state"] = STATES[notify.state]
-    if notify.browse_to_url:
-        changes["auth_url"] = notify.browse_to_url
     if notify.prefs is not None:
         changes["prefs"] = notify.prefs
     if notify.health is not None:
         warnings = notify.health.warnings or {}
         changes["health"] = tuple((code, w.text or w.title) for code, w in sorted(warnings.items()))
-    if changes.get("state", backend.state) not in {"NeedsLogin", "NoState", None}:
+    if changes.get("state", "NeedsLogin") not in {"NeedsLogin", "NoState"}:
         changes["auth_url"] = None
     return msgspec.structs.replace(backend, **changes)
 

@@ -5,6 +5,7 @@ again; minting is tried again with back-off. The sentences for a person (`backen
 the status object) live here.
 """
 
+import re
 from enum import StrEnum
 
 import msgspec
@@ -68,6 +69,10 @@ class Candidate(msgspec.Struct, frozen=True):
 URL = Candidate("url")  # the attempt that has no key: a person was asked for
 
 
+# Control has taken the login, and its network map is late: the key again would be a second use of it, and a one-off key
+# is then refused and the node that it made is lost. So many times the patience of a login without an answer.
+ACCEPTED = 10.0
+
 ECHO = 1.0  # seconds after the start of an attempt in which the last refusal may still be heard
 
 
@@ -125,15 +130,31 @@ _TEXTS: tuple[tuple[tuple[str, ...], Code | None], ...] = (
     (("key expired", "expired key", "key has expired", "key is expired"), Code.KEY_EXPIRED),
     (("429", "rate limit", "too many requests"), Code.RATE_LIMITED),
     (("node not found",), Code.NODE_DELETED),
-    (("invalid key", "invalid authkey", "invalid auth key", "key does not exist", "key not found"),
-     Code.KEY_UNKNOWN),
+    (("invalid key", "key does not exist"), Code.KEY_UNKNOWN),
 )  # fmt: skip
+
+# What other control servers write ("invalid pre auth key", "AuthKey not found"): an auth key however spelt, and a word.
+_AUTH_KEY = re.compile(r"\b(?:pre[-_ ]?)?auth[-_ ]?key\b(?![.-])")
+_OF_A_KEY: tuple[tuple[tuple[str, ...], Code], ...] = (
+    (("expired",), Code.KEY_EXPIRED),
+    (("used",), Code.KEY_USED),
+    (("invalid", "unknown", "not found", "does not exist", "revoked", "deleted", "disabled"), Code.KEY_UNKNOWN),
+)
+# An HTTP status instead of an answer; 403 may come from any proxy on the way.
+_UNAUTHORIZED = "register request: http 401"
 
 
 def classify(text: str) -> Code | None:
     """What an error text of the control server means, or None (network trouble, say)."""
     low = text.lower()
-    return next((code for needles, code in _TEXTS if any(needle in low for needle in needles)), None)
+    for needles, code in _TEXTS:
+        if any(needle in low for needle in needles):
+            return code
+    if _AUTH_KEY.search(low):
+        for needles, word in _OF_A_KEY:
+            if any(needle in low for needle in needles):
+                return word
+    return Code.KEY_UNKNOWN if _UNAUTHORIZED in low else None
 
 
 def decide(login: Login, facts: Facts) -> tuple[Login, Action]:
@@ -141,12 +162,14 @@ def decide(login: Login, facts: Facts) -> tuple[Login, Action]:
     facts = _without_echo(login, facts)
     login = _note_renewal(login, facts)
     connected = facts.backend.state in {"Running", "Starting"}
-    if connected and (login.renew is None or _renewed(login, facts)):
+    if connected and not facts.backend.disowned and (login.renew is None or _renewed(login, facts)):
         return Login(refused=login.refused), Action.NOTHING
     verdict = _verdict(login, facts)
     if verdict is not None:
         return verdict
     login = _note_trouble(login, facts)
+    if facts.finished and login.attempt is not None and not login.minting:
+        login = msgspec.structs.replace(login, deadline=facts.at + ACCEPTED * facts.timeout)
     if login.attempt is not None:
         login, action = _under_way(login, login.attempt, facts)
         if login.attempt is not None:
@@ -168,15 +191,16 @@ def _without_echo(login: Login, facts: Facts) -> Facts:
 
 def _renewed(login: Login, facts: Facts) -> bool:
     """Whether the new login of a running node has come through. The bus does not always send LoginFinished for it."""
+    if facts.finished and not facts.deleted and not login.minting:
+        return True  # by us, or by a person beside us
     if login.attempt is None or login.minting or facts.deleted:
         return False
-    by_state = facts.backend.online if login.renew is Code.NODE_DELETED else not facts.expiring
-    return facts.finished or by_state
+    return facts.backend.online if login.renew is Code.NODE_DELETED else not facts.expiring
 
 
 def _note_renewal(login: Login, facts: Facts) -> Login:
     """Deletion by news; a key that ends soon only while something can mint a new one."""
-    if facts.deleted:
+    if facts.deleted or (facts.backend.disowned and login.attempt is None):
         return msgspec.structs.replace(login, renew=Code.NODE_DELETED)
     can_mint = any(c.mints for c in facts.candidates)
     if facts.expiring and can_mint and login.renew is None and facts.backend.state == "Running":
@@ -308,7 +332,7 @@ _TROUBLE_TEXT = {
 def say(login: Login, facts: Facts, sources: Sources, *, logged_out: bool = False) -> Said:
     """The sentence for the present situation."""
     match facts.backend.state:
-        case "Running" | "Starting" if login.renew is Code.NODE_DELETED:
+        case "Running" | "Starting" if login.renew is Code.NODE_DELETED or facts.backend.disowned:
             return _say_needs_login(login, facts, sources, logged_out=logged_out)
         case "Running":
             return Said(Code.OK, "ok")
@@ -327,10 +351,12 @@ def say(login: Login, facts: Facts, sources: Sources, *, logged_out: bool = Fals
 
 def _say_needs_login(login: Login, facts: Facts, sources: Sources, *, logged_out: bool) -> Said:
     backend = facts.backend
-    if backend.auth_url is not None and login.attempt in {None, URL}:
-        return Said(Code.LOGIN_URL, "waiting for a person to log in", f"open {backend.auth_url}")
     if logged_out:
         return Said(Code.LOGGED_OUT, "logged out", _LOGIN_NEXT)
+    asked = backend.state == "NeedsLogin" or not facts.candidates
+    if backend.auth_url is not None and asked and login.attempt in {None, URL}:
+        code, text = _why_a_person(login, facts)
+        return Said(code, text, f"open {backend.auth_url}")
     usable = [c for c in facts.candidates if c.fingerprint not in login.refused]
     if login.attempt is not None or (usable and facts.allowed):
         return _say_trying(login, sources)
@@ -339,11 +365,20 @@ def _say_needs_login(login: Login, facts: Facts, sources: Sources, *, logged_out
     if facts.candidates:  # every one of them was refused
         code, text = login.refused[facts.candidates[0].fingerprint]
         return Said(code, f"key rejected: {_REJECTED_TEXT[code]} ({_short(text)})", _next_key(sources))
-    if login.renew is Code.NODE_DELETED:
-        return Said(Code.NODE_DELETED, "this node was removed from the tailnet", _next(sources))
-    if backend.expired or facts.ended:
-        return Said(Code.NODE_KEY_EXPIRED, "the node key is expired", _next(sources))
-    return Said(Code.NO_CREDENTIALS, "waiting for credentials", _next(sources))
+    code, text = _why_a_person(login, facts)
+    if code is Code.LOGIN_URL:
+        return Said(Code.NO_CREDENTIALS, "waiting for credentials", _next(sources))
+    return Said(code, text, _next(sources))
+
+
+def _why_a_person(login: Login, facts: Facts) -> tuple[Code, str]:
+    """What happened to a node that was logged in; else that somebody must log it in."""
+    if facts.backend.expired or facts.ended:
+        return Code.NODE_KEY_EXPIRED, "the node key is expired"
+    unasked = facts.backend.have_node_key and facts.backend.auth_url is not None
+    if login.renew is Code.NODE_DELETED or unasked:
+        return Code.NODE_DELETED, "this node was removed from the tailnet"
+    return Code.LOGIN_URL, "waiting for a person to log in"
 
 
 def _say_trying(login: Login, sources: Sources) -> Said:

@@ -1,5 +1,7 @@
 """Notes of the status object that follow from what the backend says. Pure."""
 
+import re
+
 from tazpod_net.core.backend import Backend
 from tazpod_net.core.status import Note
 
@@ -23,9 +25,16 @@ def key_expiry(backend: Backend, epoch: float, *, renews: bool) -> Note | None:
 
 def other_name(backend: Backend, requested: str | None) -> Note | None:
     """The name that control granted is not the one asked for: `-1` means that an older node has it."""
-    if not requested or not backend.hostname or backend.hostname == requested or not backend.ready:
+    granted = backend.hostname
+    if not requested or not granted or granted.lower() == requested.lower() or not backend.ready:
         return None
     if backend.prefs is not None and backend.prefs.hostname != requested:
         return None  # a person asked for another name since: that is a drift
-    text = f"asked for the name {requested}, the tailnet gave {backend.hostname}: another node has it"
-    return Note("name-taken", text, f"remove the old {requested} in the admin console, or set login.hostname")
+    text = f"asked for the name {requested}, the tailnet gave {granted}"
+    if not granted.lower().startswith(re.sub(r"[^a-z0-9]+", "-", requested.lower()).strip("-") + "-"):
+        return Note("name-changed", text)  # made fit for DNS
+    return Note(
+        "name-taken",
+        f"{text}: another node has it",
+        f"remove the old {requested} in the admin console, or set login.hostname",
+    )

@@ -53,7 +53,7 @@ def why_not(status: Status) -> str:
         return control
     if status.ready:
         return "the control server does not see this node"
-    return status.backend.login or f"the backend is {status.backend.state}"
+    return status.backend.login or f"the backend is {status.backend.state or 'not decided'}"
 
 
 _LAST_ERROR = "The last login error was: "  # health/warnings.go:115
@@ -99,7 +99,7 @@ def plain(error: str) -> str:
     """A network error of tailscaled in plain words; the text itself, on one line, where none are known."""
     low = error.lower()
     said = next((said for needles, said in _PLAIN if any(needle in low for needle in needles)), None)
-    one = " ".join(error.split())
+    one = " ".join(error.split()).rstrip(": ")
     return said or (one if len(one) <= _LONGEST else one[: _LONGEST - 1] + "…")
 
 

@@ -292,7 +292,8 @@ def _not_ready_line(status: Status) -> str:
     if code in ONLY_A_PERSON or backend.login:
         head, separator, tail = (backend.login or code).partition(": ")
         return f"{head}: {tail}" if separator else f"{head}: tailscaled runs"
-    return f"starting: tailscaled runs, its backend is {backend.state or 'not decided'}"
+    awaited = control_trouble(status) or f"its backend is {backend.state or 'not decided'}"
+    return f"starting: tailscaled runs, {awaited}"
 
 
 def _awaited(status: Status) -> str:

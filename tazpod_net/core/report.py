@@ -6,7 +6,7 @@ from tazpod_net.core import render
 from tazpod_net.core.argv import Wanted, drift
 from tazpod_net.core.backend import Backend
 from tazpod_net.core.exits import how_of
-from tazpod_net.core.login import Said
+from tazpod_net.core.login import Code, Said
 from tazpod_net.core.machine import GAVE_UP
 from tazpod_net.core.model import Machine, State
 from tazpod_net.core.notes import key_expiry, other_name
@@ -68,6 +68,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     last_event: LastEvent | None = None
     requested_hostname: str | None = None
     settings: Wanted = Wanted()
+    server: str | None = None  # login.server, if it is configured
     identity: IdentityPart = IdentityPart()
     proxy: ProxyPart = ProxyPart()
     dns: DnsPart = DnsPart()
@@ -82,7 +83,7 @@ def build(known: Known) -> Status:
     """The status object."""
     machine, backend, clock = known.machine, known.backend, known.clock
     live = known.live and machine.state in {State.UP, State.STARTING}
-    ready = live and backend.ready and known.said.code != "node-deleted"  # it has an address and no tailnet
+    ready = live and backend.ready and known.said.code is Code.OK  # else it has an address and no tailnet
     bare = Status(
         checked_at=rfc3339(clock.epoch),
         live=live,
@@ -177,7 +178,16 @@ def _backend(known: Known, *, live: bool) -> BackendPart:
 def _drift(known: Known, *, ready: bool) -> list[Drift]:
     if not ready or known.backend.prefs is None:
         return []
-    return [Drift(*row) for row in drift(known.settings, known.backend.prefs, known.backend.exit_nodes)]
+    rows = drift(known.settings, known.backend.prefs, known.backend.exit_nodes)
+    return [Drift(*row) for row in [*_server_drift(known), *rows]]
+
+
+def _server_drift(known: Known) -> list[tuple[str, object, object]]:
+    """A saved login is at another control server than the configured one: only a login would change that."""
+    actual = "" if known.backend.prefs is None else known.backend.prefs.control_url
+    if not known.server or not actual or actual.rstrip("/") == known.server.rstrip("/"):
+        return []
+    return [("login.server", known.server, actual)]
 
 
 def _notes(known: Known, *, live: bool) -> list[Note]:
@@ -191,6 +201,9 @@ def _notes(known: Known, *, live: bool) -> list[Note]:
         key_expiry(known.backend, known.clock.epoch, renews=known.renews),
         other_name(known.backend, known.requested_hostname),
     )
+    if live and known.backend.ready and _server_drift(known):
+        notes.append(Note("other-server", "it is logged in at another control server than login.server names",
+                          "tazpod-net logout, then: tazpod-net up"))  # fmt: skip
     return [*notes, *(note for note in standing if live and note is not None), *known.notes]
 
 

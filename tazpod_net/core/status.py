@@ -172,12 +172,24 @@ class Status(msgspec.Struct, frozen=True):
 
 def to_json(status: Status) -> bytes:
     """One line of JSON, without the newline."""
-    return msgspec.json.encode(status)
+    try:
+        return msgspec.json.encode(status)
+    except UnicodeEncodeError:  # a path that is no UTF-8
+        return msgspec.json.encode(_printable(msgspec.to_builtins(status)))
+
+
+def _printable(value: object) -> object:
+    """The same with a question mark for each byte of a path that JSON cannot say."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {key: _printable(each) for key, each in value.items()}
+    return [_printable(each) for each in value] if isinstance(value, list) else value
 
 
 def to_pretty_json(status: Status) -> bytes:
     """What a person reads: indented, with a newline at the end."""
-    return msgspec.json.format(msgspec.json.encode(status), indent=2) + b"\n"
+    return msgspec.json.format(to_json(status), indent=2) + b"\n"
 
 
 def from_json(data: bytes) -> Status:

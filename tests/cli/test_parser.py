@@ -45,3 +45,20 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     out = capsys.readouterr().out
     assert "example: tazpod-net" in out
     assert out.startswith(f"usage: tazpod-net {command} ")
+
+
+@pytest.mark.parametrize(
+    ("argv", "args", "home"),
+    [
+        (["tailscale", "--version"], ["--version"], None),
+        (["tailscale", "-json", "status"], ["-json", "status"], None),
+        (["--home", "/h", "tailscale", "ping", "--home", "vault"], ["ping", "--home", "vault"], "/h"),
+        (["tailscale", "--home=/h", "up", "-h"], ["up", "-h"], "/h"),
+        (["tailscale", "--", "x"], ["--", "x"], None),
+        (["tailscale"], [], None),
+    ],
+)
+def test_the_tailscale_command_gets_its_own_options(argv: list[str], args: list[str], home: str | None) -> None:
+    """All that follows is its own; our options stand before."""
+    found = parser.parse(argv, "0")
+    assert (found.command, found.args, found.home) == ("tailscale", args, home)

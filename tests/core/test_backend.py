@@ -85,13 +85,21 @@ def test_a_state_of_a_later_version_says_nothing(number: int) -> None:
     assert fold_notify(Backend(state="Running"), Notify(state=number)).state == "Running"
 
 
+@pytest.mark.parametrize("state", [None, "NoState", "NeedsLogin", "Starting", "Running"])
+def test_the_url_lives_until_the_backend_goes_on(state: str | None) -> None:
+    """Also while it runs from its cached network map; other news do not end it."""
+    backend = Backend(state=state, auth_url="https://c/a/1")
+    assert fold_notify(backend, Notify(version="1.0")).auth_url == "https://c/a/1"
+
+
 @pytest.mark.parametrize(
-    ("state", "kept"), [(None, True), ("NoState", True), ("NeedsLogin", True), ("Starting", False), ("Running", False)]
+    ("changes", "disowned"),
+    [({}, True), ({"online": True}, False), ({"auth_url": None}, False), ({"state": "Starting"}, False)],
 )
-def test_the_url_lives_as_long_as_it_is_needed(state: str | None, kept: bool) -> None:
-    """A login URL is forgotten when the backend goes on."""
-    backend = fold_notify(Backend(state=state), Notify(browse_to_url="https://c/a/1"))
-    assert backend.auth_url == ("https://c/a/1" if kept else None)
+def test_a_node_that_control_asks_to_log_in_is_disowned(changes: dict[str, object], disowned: bool) -> None:
+    """It has an address from its cache, and no tailnet."""
+    bare = Backend(state="Running", ips=("100.64.0.1",), auth_url="https://c/a/1")
+    assert msgspec.structs.replace(bare, **changes).disowned is disowned
 
 
 def test_the_url_goes_with_the_change_of_state() -> None:

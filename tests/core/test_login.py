@@ -58,6 +58,15 @@ def play(*news: Facts) -> tuple[Login, list[Action]]:
         ("invalid key: API key kAbCdEf12345CNTRL not valid", Code.KEY_USED),
         ("invalid key: key already used", Code.KEY_USED),
         ("invalid key: key expired", Code.KEY_EXPIRED),
+        ("invalid pre auth key", Code.KEY_UNKNOWN),
+        ("AuthKey not found", Code.KEY_UNKNOWN),
+        ("pre-auth key does not exist", Code.KEY_UNKNOWN),
+        ("the preauthkey was revoked", Code.KEY_UNKNOWN),
+        ("register request: http 401:", Code.KEY_UNKNOWN),
+        ("register request: http 401: AuthKey not found", Code.KEY_UNKNOWN),
+        ("register request: http 401: authkey expired", Code.KEY_EXPIRED),
+        ("authkey expired", Code.KEY_EXPIRED),
+        ("pre auth key is already used", Code.KEY_USED),
         ("requested tags [tag:x] are invalid or not permitted", Code.TAG_REFUSED),
         ("tailnet lock is enabled: node key must be signed", Code.TAILNET_LOCK),
         ("node registration rate limited; will retry after 5s", Code.RATE_LIMITED),
@@ -78,6 +87,10 @@ def test_texts_of_the_control_server(text: str, code: Code) -> None:
         "",
         'fetch control key: Get "http://127.0.0.1:1/key?v=145": dial tcp 127.0.0.1:1: connect: connection refused',
         "lookup control.example on 127.0.0.11:53: no such host",
+        "lookup auth-key.example on 127.0.0.11:53: no such host",
+        'fetch control key: Get "http://c/key?v=145": 404 not found',
+        "register request: http 403: <html>blocked by the proxy</html>",
+        "handling register with auth key: writing node to database: database is locked",
         'register request: Post "https://c/machine/register": context deadline exceeded',
         "x509: certificate is not valid for any names, but wanted to match control.example",
         "x509: certificate signed by unknown authority",
@@ -163,6 +176,13 @@ def test_no_answer_backs_off_and_tries_again() -> None:
             break
     waits = [later - earlier - 30.0 for earlier, later in pairwise(begun)]
     assert waits == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]
+
+
+def test_an_accepted_key_is_not_used_again_while_the_network_map_is_late() -> None:
+    """A slow control server: the login is not begun anew after its time, which would spend a one-off key twice."""
+    login, actions = play(facts(0), facts(1, finished=True), facts(31), facts(200))
+    assert (actions, login.attempt) == ([Action.LOG_IN, *[Action.NOTHING] * 3], KEY)
+    assert decide(login, facts(400))[0].attempt is None
 
 
 def test_another_key_does_not_wait_for_the_first_ones_back_off() -> None:
@@ -620,6 +640,8 @@ def test_logged_out_sticks() -> None:
     now = facts(1.0, allowed=False)
     assert play(now)[1] == [Action.NOTHING]
     assert told(now=now, logged_out=True) == Said(Code.LOGGED_OUT, "logged out", "tazpod-net login")
+    waiting = facts(1.0, allowed=False, backend=Backend(state="NeedsLogin", auth_url="https://c/a/1"), candidates=())
+    assert told(now=waiting, logged_out=True).code is Code.LOGGED_OUT
 
 
 def test_the_url_is_shown() -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from tazpod_net.core.backend import Backend, Prefs
 from tazpod_net.core.notes import DAY, key_expiry, other_name
+from tazpod_net.core.status import Note
 
 NOW = 1_000_000.0
 
@@ -50,9 +51,29 @@ def test_a_name_that_another_node_has_is_said() -> None:
     assert note.text == "asked for the name dev, the tailnet gave dev-1: another node has it"
 
 
+@pytest.mark.parametrize(("requested", "granted"), [("Dev_Box", "dev-box"), ("a b", "ab"), ("dev", "zz")])
+def test_a_name_that_was_only_changed_is_said_as_that(requested: str, granted: str) -> None:
+    """Control makes a name fit for DNS: nobody else has it."""
+    note = other_name(backend(hostname=granted), requested)
+    assert note == Note("name-changed", f"asked for the name {requested}, the tailnet gave {granted}")
+
+
+def test_a_taken_name_may_have_been_changed_too() -> None:
+    """Compared as DNS compares."""
+    note = other_name(backend(hostname="dev-box-1"), "Dev_Box")
+    assert note is not None
+    assert note.code == "name-taken"
+
+
 @pytest.mark.parametrize(
     ("granted", "requested", "prefs"),
-    [("dev", "dev", None), ("dev-1", None, None), (None, "dev", None), ("x", "dev", Prefs(hostname="x"))],
+    [
+        ("dev", "dev", None),
+        ("dev", "Dev", None),
+        ("dev-1", None, None),
+        (None, "dev", None),
+        ("x", "dev", Prefs(hostname="x")),
+    ],
 )
 def test_no_other_name_no_note(granted: str | None, requested: str | None, prefs: Prefs | None) -> None:
     """The name asked for, none asked for, none given yet, or another one that a person asked for since."""

@@ -272,6 +272,9 @@ def test_a_login_that_waits_names_what_the_daemon_finds_wrong() -> None:
     backend = Backend(state="NeedsLogin", health=health)
     line = first_line(backend=backend, said=Said(Code.LOGGING_IN, "logging in"), ready_since=None)
     assert line == "logging in: tailscaled runs, control server's name does not resolve"
+    saved = msgspec.structs.replace(backend, state="NoState")  # a good state, and no control server to start with
+    line = first_line(backend=saved, said=Said(None, None), ready_since=None)
+    assert line == "starting: tailscaled runs, control server's name does not resolve"
 
 
 def test_an_adopted_daemon_is_called_so() -> None:

@@ -119,6 +119,19 @@ KNOWN = {
 }
 
 
+@pytest.mark.parametrize(
+    ("wanted", "is_drift"),
+    [("https://other.example", True), ("https://here.example/", False), ("https://here.example", False), (None, False)],
+)
+def test_a_login_at_another_control_server_is_said(wanted: str | None, is_drift: bool) -> None:
+    """The saved login is not where login.server says: nothing but a login changes that, so it is told."""
+    prefs = Prefs(control_url="https://here.example")
+    status = build(known(server=wanted, settings=Wanted(), backend=msgspec.structs.replace(READY, prefs=prefs)))
+    drift = [(d.setting, d.wanted, d.actual) for d in status.settings_drift]
+    assert drift == ([("login.server", wanted, "https://here.example")] if is_drift else [])
+    assert ("other-server" in [note.code for note in status.notes]) is is_drift
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_every_key_is_there_and_no_other(name: str) -> None:
     """In each state the object has the contract's keys, all of them and only them, with the contract's types."""

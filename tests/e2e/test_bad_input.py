@@ -98,6 +98,30 @@ class TestConfiguration:
         done = product.run("up", env={name: value}, expect=2, timeout=SECONDS)
         assert name in done.err
 
+    def test_a_variable_that_tailscaled_would_die_of(self, product: Product) -> None:
+        """Exit 2 naming each; nothing is started, so that the next `up` without them works."""
+        wrong = {"TS_DEBUG_MTU": "abc", "TS_DISABLE_TAILDROP": "perhaps"}
+        done = product.run("up", env=wrong, expect=2)
+        for name in wrong:
+            assert f"environment {name}" in done.err
+        assert product.processes() == []
+        product.up()
+
+    def test_a_program_that_was_corrected_in_the_environment(self, product: Product) -> None:
+        """The supervisor keeps the environment of its start: the second `up` says what makes it count."""
+        product.run("up", env={"TAZPOD_NET_DAEMON_BINARY": "/nowhere/tailscaled"}, expect=1)
+        assert "tazpod-net down" in product.up(expect=1).err
+        product.down()
+        product.up()
+
+    @pytest.mark.parametrize("form", [["status"], ["status", "--json"], ["up", "--json"]])
+    def test_a_full_disk_behind_standard_output(self, product: Product, form: list[str]) -> None:
+        """Exit 1 and one line, no talk of a bug."""
+        product.up()
+        done = product.run(*form, prefix=["sh", "-c", 'exec "$@" >/dev/full', "sh"], expect=1)
+        assert "no space left" in done.err
+        assert "internal" not in done.err
+
     def test_a_configuration_file_that_is_missing(self, product: Product) -> None:
         """`--config` of nothing: exit 2, naming it."""
         assert "/nowhere/c.toml" in product.up("--config", "/nowhere/c.toml", expect=2).err
@@ -235,6 +259,36 @@ class TestHome:
         assert product.status(expect=0)["paths"]["home"] == str(home)
         product.down()
 
+    @pytest.mark.parametrize("name", [b"new\nline", b"no\xffutf-8", b"-dash"], ids=["line break", "bytes", "dash"])
+    def test_unprintable_paths(self, make: Make, name: bytes) -> None:
+        """No line and no JSON can tell such a path: it works all the same, and so does the next home of this user."""
+        product = make()
+        product.home = product.user / os.fsdecode(name)
+        product.env["TAZPOD_NET_HOME"] = str(product.home)
+        product.up()
+        pid = product.status(expect=0)["daemon"]["pid"]
+        product.kill_supervisor()
+        product.up()
+        assert product.status(expect=0)["daemon"]["pid"] == pid
+        assert product.run("status", expect=0).out.startswith("ready: ")
+        other = make()
+        other.up()
+        other.down()
+        product.down()
+        assert product.daemons() == []
+
+    @pytest.mark.root
+    def test_the_pointer_of_root_is_garbage(self, make: Make) -> None:
+        """`/run/tazpod-net/home` may hold anything: nothing breaks, for root and for others."""
+        product, other = make(), make(uid=12345)
+        text = "mkdir -p /run/tazpod-net; printf '/srv/net\\nfoo bar\\n' >/run/tazpod-net/home"
+        product.place.run(["sh", "-c", text], check=True)
+        product.up()
+        for each in (product, other):
+            each.run("status", env={"TAZPOD_NET_HOME": None})
+        product.kill_supervisor()
+        product.up()
+
     def test_of_the_earlier_scripts(self, product: Product) -> None:
         """A home with only state and log of the shell script is taken over: same identity, the old log kept."""
         product.up()
@@ -317,6 +371,13 @@ class TestFullDisk:
         assert small.status()["daemon"]["pid"] == pid
         small.down()
         assert small.daemons() == []
+        self._fill(small)
+        small.down()
+        self._make_room(small)
+        small.up()
+        self._fill(small)
+        small.down()
+        assert small.processes() == []
 
 
 class TestState:

@@ -394,8 +394,9 @@ class TestRefused:
             ({"error": "invalid key: key expired"}, {"key-expired"}),
             ({"error": "requested tags [tag:tazpod] are invalid or not permitted"}, {"tag-refused"}),
             ({"error": "tailnet lock: node is locked out"}, {"tailnet-lock"}),
+            ({"error": "invalid pre auth key"}, {"key-unknown"}),
         ],
-        ids=["past", "gone", "not valid", "used", "expired", "tags", "lock"],
+        ids=["past", "gone", "not valid", "used", "expired", "tags", "lock", "other server"],
     )
     def test_has_its_code_and_sentence_and_is_not_tried_again(
         self, make: Make, control: Control, knob: dict[str, object], codes: set[str]
@@ -411,6 +412,18 @@ class TestRefused:
         tried = settled(product, control)
         for _ in range(3):
             product.up(expect=1, timeout=25)
+        assert settled(product, control) == tried
+
+    def test_by_a_server_that_only_says_401(self, make: Make, control: Control) -> None:
+        """Other control servers answer with an HTTP status, of which the bus says nothing: the verdict all the same."""
+        control.set(register_status=401)
+        product = make()
+        done = product.up(expect=1, timeout=25)
+        assert product.status(expect=1)["backend"]["login_code"] == "key-unknown"
+        assert product.status()["backend"]["login"] in done.err
+        tried = settled(product, control)
+        control.set(register_status=0)
+        product.up(expect=1, timeout=25)
         assert settled(product, control) == tried
 
     def test_by_use_of_a_one_off_key(self, make: Make, control: Control) -> None:

@@ -1,5 +1,6 @@
 """Staying logged in: removed nodes, keys that end, renewal ahead of time, approval, and a logout that sticks."""
 
+import shutil
 from datetime import datetime
 
 import pytest
@@ -66,6 +67,17 @@ class TestDeleted:
         eventually(lambda: len(control.nodes()) == 1 and control.nodes()[0]["online"], within=40)
         product.run("wait", "--for", "online", "--timeout", "20", expect=0)
 
+    def test_by_a_server_that_keeps_its_line_open(self, product: Product, control: Control) -> None:
+        """Only the node's own updates are refused, and it says that it is online: it comes back all the same."""
+        product.up("--wait", "online")
+        node = control.nodes()[0]["id"]
+        control.forget(node)
+        product.run("tailscale", "set", "--hostname=other", expect=0)  # something to tell control
+        eventually(lambda: [n["online"] for n in control.nodes()] == [True], within=40)
+        seen = product.eventually(lambda s: s["online"])
+        assert seen["backend"]["login_code"] == "ok"
+        assert len(presented(control)) == 2
+
     def test_twice_it_comes_back_twice(self, minting: Product, control: Control) -> None:
         """One key for each login."""
         for number in (2, 3):
@@ -87,6 +99,13 @@ class TestDeleted:
         quiet(keyless)
         assert len(control.logins()) == count
 
+    def test_by_a_server_that_keeps_its_line_open_it_is_said(self, keyless: Product, control: Control) -> None:
+        """The daemon takes itself for online; who asks is told the truth."""
+        control.forget(control.nodes()[0]["id"])
+        keyless.run("tailscale", "set", "--hostname=other", expect=0)
+        seen = keyless.eventually(lambda s: s["backend"]["login_code"] == "node-deleted", within=40)
+        assert (seen["live"], seen["ready"], seen["online"]) == (True, False, False)
+
     def test_later_credentials_bring_it_back(self, keyless: Product, control: Control) -> None:
         """`login` with a key: online, the same daemon."""
         pid = keyless.status()["daemon"]["pid"]
@@ -102,6 +121,44 @@ class TestDeleted:
         control.delete(control.nodes()[0]["id"])
         minting.up("--wait", "online", "--timeout", "40")
         assert len(control.nodes()) == 1
+
+    @pytest.mark.parametrize("cached", [True, False])
+    def test_while_it_was_down_without_credentials_it_is_said(
+        self, keyless: Product, control: Control, cached: bool
+    ) -> None:
+        """Control asks for a login: that is not `ready`, also where the daemon runs from its cached network map."""
+        if cached:
+            eventually(lambda: "updating netmap in disk cache" in keyless.logs_text())
+        keyless.down()
+        if not cached:
+            shutil.rmtree(keyless.state / "profile-data", ignore_errors=True)
+        control.delete(control.nodes()[0]["id"])
+        keyless.up("--no-wait")
+        seen = keyless.eventually(lambda s: s["backend"]["login_code"] == "node-deleted", within=40)
+        assert (seen["live"], seen["ready"]) == (True, False)
+        assert seen["backend"]["login"] in keyless.up(expect=1, timeout=25).err
+        quiet(keyless)
+        assert keyless.status(expect=1)["backend"]["login_code"] == "node-deleted"
+
+    def test_while_it_was_down_a_key_by_up_brings_it_back(self, keyless: Product, control: Control) -> None:
+        """`up` with a new key in its environment, on a supervisor that runs."""
+        eventually(lambda: "updating netmap in disk cache" in keyless.logs_text())
+        keyless.down()
+        control.delete(control.nodes()[0]["id"])
+        keyless.up("--no-wait")
+        keyless.eventually(lambda s: s["backend"]["login_code"] == "node-deleted", within=40)
+        keyless.up("--wait", "online", env={"TS_AUTHKEY": control.add_key()})
+        assert keyless.status(expect=0)["backend"]["login_code"] == "ok"
+
+    def test_with_a_used_key_it_is_said(self, make: Make, control: Control) -> None:
+        """The key was for one use: `key-used`, and not ready, although the daemon has an address."""
+        product = make(auth_key=control.add_key())
+        product.up("--wait", "online")
+        control.delete(control.nodes()[0]["id"])
+        seen = product.eventually(lambda s: s["backend"]["login_code"] == "key-used", within=40)
+        assert seen["ready"] is False
+        product.up(expect=1, timeout=25)
+        product.up("--wait", "online", env={"TS_AUTHKEY": control.add_key()})
 
 
 class TestNodeKey:

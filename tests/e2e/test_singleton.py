@@ -221,6 +221,8 @@ class TestForeign:
         assert f"(pid {pid}" in refused.err
         assert "tazpod-net up --takeover" in refused.err
         assert is_alive(pid)
+        seen = product.status(expect=3)
+        assert "up takes it over" not in seen["summary"]  # it does not without the option
         product.up("--takeover")
         assert not is_alive(pid)
         seen = product.status(expect=0)
@@ -234,6 +236,9 @@ class TestForeign:
         pid = self._by_hand(product, product.user / "other", socket)
         assert f"(pid {pid}" in product.up(expect=1).err
         assert is_alive(pid)
+        done = product.run("status", expect=3)
+        assert done.out.startswith(f"not running: a tailscaled started by hand (pid {pid}) uses this home")
+        assert "up --takeover" in done.out
 
     def test_of_another_state_is_left_alone(self, product: Product) -> None:
         """One with its own state and socket lives on beside ours, `--takeover` or not."""

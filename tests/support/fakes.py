@@ -405,7 +405,7 @@ class FakeApi:
     def _answered(self, key: str | None) -> None:
         if key is None:
             self.auth_url = "https://control.example/a/1"
-            self.tell(browse_to_url=self.auth_url)
+            self.tell(version="1.0")
         elif key in self.control.good:
             self.have_key = True
             self.become(6)

@@ -212,6 +212,10 @@ class Control:
         """Removes a node: its map polls end and are answered `404 node not found` from now on."""
         self._act(which, "delete")
 
+    def forget(self, which: str) -> None:
+        """Removes a node as headscale does: its open map poll goes on, all else is answered `404 node not found`."""
+        self._act(which, "forget")
+
     def expire(self, which: str = "all") -> None:
         """Expires node keys at once."""
         self._act(which, "expire")

@@ -192,6 +192,8 @@ func (a *admin) change(n *node, act string) error {
 		n.approved = true
 	case "delete":
 		a.retire(n)
+	case "forget": // as headscale does: the open poll goes on, everything else is answered 404
+		n.gone = true
 	case "expire":
 		n.expiry = time.Now().Add(-time.Minute)
 	case "offline":
@@ -203,7 +205,7 @@ func (a *admin) change(n *node, act string) error {
 			cancel()
 		}
 	default:
-		return fmt.Errorf("no act %q: approve, delete, expire, offline, online, cut", act)
+		return fmt.Errorf("no act %q: approve, delete, forget, expire, offline, online, cut", act)
 	}
 	return nil
 }

@@ -58,6 +58,29 @@ class LocalApi(Protocol):
         """The bus."""
 
 
+class Tailnet(Protocol):
+    """What the daemon can try out there: see adapters.localapi."""
+
+    async def ping(self, ip: str, timeout: float) -> str | None:  # noqa: ASYNC109
+        """Why a peer does not answer; None if it does. TimeoutError: silence."""
+
+    async def dial(self, host: str, port: int, timeout: float) -> str | None:  # noqa: ASYNC109
+        """Connects by the daemon; or returns the `host:port` outside the tailnet that is to be dialled without it."""
+
+    async def resolves(self, name: str, timeout: float) -> bool:  # noqa: ASYNC109
+        """Whether the daemon's own resolver knows a name."""
+
+
+class Network(Protocol):
+    """What any program of the container can try: see adapters.network."""
+
+    async def lookup(self, name: str, timeout: float) -> list[str]:  # noqa: ASYNC109
+        """Addresses of a name as programs get them. Raises OSError with the resolver's words, or TimeoutError."""
+
+    async def connect(self, address: str, port: int, timeout: float) -> None:  # noqa: ASYNC109
+        """Connects and hangs up. Raises OSError or TimeoutError."""
+
+
 class DaemonFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of the present (or last) daemon process. `since`: monotonic seconds."""
 

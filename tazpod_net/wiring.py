@@ -24,6 +24,7 @@ from tazpod_net.adapters import files, oneshot, resolver, sockets  # noqa: E402
 from tazpod_net.adapters.clockjump import ClockJump  # noqa: E402
 from tazpod_net.adapters.localapi import LocalApi  # noqa: E402
 from tazpod_net.adapters.mintclient import mint  # noqa: E402
+from tazpod_net.adapters.network import Network  # noqa: E402
 from tazpod_net.adapters.ownlog import OwnLog  # noqa: E402
 from tazpod_net.adapters.pathwatch import PathWatch  # noqa: E402
 from tazpod_net.adapters.store import StatusStore  # noqa: E402
@@ -42,6 +43,7 @@ from tazpod_net.serveapply import ServeApplier  # noqa: E402
 from tazpod_net.service import Actions, Service  # noqa: E402
 from tazpod_net.session import Hooks, Plan, Session  # noqa: E402
 from tazpod_net.supervisor import Self, Supervisor  # noqa: E402
+from tazpod_net.targets import Targets  # noqa: E402
 
 MINT_PATIENCE = 30.0  # seconds for the child that mints a key
 _LATER = 1.5  # seconds after the start for what nobody waits for: own log, binary version, full probe
@@ -119,6 +121,12 @@ class Running:
             reload=self._reload,
         )
         self.service = Service(self.supervisor, actions, os.stat(self.layout.home).st_uid)
+        self.service.make_targets = lambda: Targets(
+            self.api,
+            Network(),
+            mode=lambda: self.boot.daemon.facts.mode,
+            known=lambda: self.session.backend.machines,
+        )
 
     def _hooks(self) -> Hooks:
         return Hooks(

@@ -37,6 +37,19 @@ class _Answer(NamedTuple):
     body: bytes
 
 
+class _Ping(msgspec.Struct):
+    """`ipnstate.PingResult`."""
+
+    err: str = msgspec.field(name="Err", default="")
+    is_local: bool = msgspec.field(name="IsLocalIP", default=False)
+
+
+class _Dns(msgspec.Struct):
+    """`apitype.DNSQueryResponse`: a DNS message."""
+
+    data: bytes = msgspec.field(name="Bytes", default=b"")
+
+
 class _Connection:
     """One request and its answer on one connection."""
 
@@ -135,6 +148,54 @@ class LocalApi:
         if answer.status >= 400 and answer.status != _CHANGED_MEANWHILE:  # noqa: PLR2004
             raise LocalApiError(answer.status, _error_text(self.redact(answer.body)))
         return answer.status != _CHANGED_MEANWHILE
+
+    async def ping(self, ip: str, timeout: float) -> str | None:  # noqa: ASYNC109 - the daemon has none of its own
+        """`POST ping` inside WireGuard (TSMP), which no access rule of the tailnet stops: why not, or None if answered.
+
+        TimeoutError: no answer.
+        """
+        body = await self._ok("POST", f"{_PREFIX}ping?ip={ip}&type=TSMP", timeout=timeout)
+        found = msgspec.json.decode(self.redact(body), type=_Ping)
+        return None if found.is_local else found.err or None
+
+    async def dial(self, host: str, port: int, timeout: float) -> str | None:  # noqa: ASYNC109 - one budget
+        """`POST dial`: connects by the daemon, as its proxies do, and hangs up again.
+
+        Returns None then, else the address that lies outside the tailnet and is to be dialled without the daemon.
+        Raises LocalApiError with the reason if there is no connection.
+        """
+        extra = [("Connection", "upgrade"), ("Upgrade", "ts-dial"), ("Dial-Host", host), ("Dial-Port", str(port))]
+        async with asyncio.timeout(timeout):
+            connection = await _Connection.open(self.path)
+            try:
+                connection.send("POST", _PREFIX + "dial", b"", extra)
+                return await self._dialled(connection)
+            except h11.RemoteProtocolError as e:
+                raise ConnectionResetError("tailscaled closed the connection") from e
+            finally:
+                connection.close()
+
+    async def _dialled(self, connection: _Connection) -> str | None:
+        head = await connection.event()
+        if isinstance(head, h11.InformationalResponse) and head.status_code == 101:  # noqa: PLR2004
+            return None
+        if not isinstance(head, h11.Response):
+            raise ConnectionResetError("tailscaled closed the connection")
+        headers = dict(head.headers)
+        if head.status_code == 200 and headers.get(b"dial-self") == b"true":  # noqa: PLR2004
+            return headers.get(b"dial-addr", b"").decode("ascii", "replace")
+        body = (await _answer(connection)).body
+        raise LocalApiError(head.status_code, _error_text(self.redact(body)))
+
+    async def resolves(self, name: str, timeout: float) -> bool:  # noqa: ASYNC109 - one budget
+        """`GET dns-query`: whether the daemon's own resolver has an address for a name. Needs its user or root."""
+        for kind in ("A", "AAAA"):
+            body = await self._ok("GET", f"{_PREFIX}dns-query?name={name}&type={kind}", timeout=timeout)
+            answer = msgspec.json.decode(body, type=_Dns).data
+            # RFC 1035, 4.1.1: the code is the low half of the fourth byte, the count of answers stands in 6 and 7.
+            if len(answer) >= 12 and answer[3] & 0xF == 0 and answer[6:8] != b"\0\0":  # noqa: PLR2004
+                return True
+        return False
 
     async def watch(self) -> AsyncIterator[Notify]:
         """The bus: one Notify a line, for ever. Ends with EOF (daemon gone, or this reader fell behind)."""

@@ -5,8 +5,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from tazpod_net.core.conditions import CONDITIONS
-from tazpod_net.core.durations import FORMS, parse_duration
+from tazpod_net.core.conditions import CONDITIONS, FORMS
+from tazpod_net.core.conditions import parse as parse_condition
+from tazpod_net.core.durations import FORMS as DURATIONS
+from tazpod_net.core.durations import parse_duration
 from tazpod_net.errors import UsageError
 
 SHELLS = ("bash", "zsh", "fish")
@@ -54,7 +56,16 @@ def seconds(text: str) -> float:
     try:
         return parse_duration(text)
     except ValueError as e:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write {FORMS}") from e
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write {DURATIONS}") from e
+
+
+def condition(text: str) -> str:
+    """argparse type of what can be waited for; the same for every command that waits, and for its request."""
+    try:
+        return str(parse_condition(text))
+    except UsageError as e:
+        near = nearest(text, CONDITIONS)
+        raise argparse.ArgumentTypeError(f"{e}" + (f"; did you mean {near}?" if near else "")) from e
 
 
 def count(text: str) -> int | None:
@@ -113,9 +124,9 @@ def _wait(parser: Parser) -> None:
         "--for",
         dest="conditions",
         action="append",
-        choices=CONDITIONS,
+        type=condition,
         metavar="COND",
-        help="live, ready or online",
+        help=f"{FORMS} (default: ready); again for more: all must hold",
     )
     _timeout(parser, 30.0)
     parser.add_argument("--json", action="store_true", help="end with the status object")
@@ -183,7 +194,9 @@ COMMANDS: dict[str, Command] = {
     "reload": Command("read the configuration again", "tazpod-net reload"),
     "status": Command("how it is", "tazpod-net status --json --for online", _status),
     "logs": Command("the daemon's log", "tazpod-net logs -n 500 -f", _logs),
-    "wait": Command("wait until a condition holds", "tazpod-net wait --for online --timeout 2m", _wait),
+    "wait": Command(
+        "wait until a condition holds", "tazpod-net wait --for online --for tcp:vault:8200 --timeout 2m", _wait
+    ),
     "login": Command("log in to the tailnet", "tazpod-net login --auth-key-file ~/key", _login),
     "logout": Command("log out of the tailnet", "tazpod-net logout"),
     "probe": Command("which mode can be had here, and why", "tazpod-net probe --json", _probe),

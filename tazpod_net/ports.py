@@ -1,6 +1,6 @@
 """What the supervisor needs of the outside, as small protocols. Concrete ones are in adapters; fakes in the tests."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import msgspec
@@ -152,6 +152,22 @@ class Store(Protocol):
 
     def is_full(self) -> bool:
         """Whether the disk of the home has no room."""
+
+
+class Hosts(Protocol):
+    """/etc/hosts: see adapters.hostsfile. All raise OSError, and TazpodNetError for what is no hosts file."""
+
+    def mark(self) -> object:
+        """Changes when the file does."""
+
+    def read(self) -> bytes:
+        """Its bytes."""
+
+    def change(self, edit: Callable[[bytes], bytes]) -> bool:
+        """Writes what `edit` makes of its bytes; True if that was something else."""
+
+    def repair(self) -> bool:
+        """Finishes a write that a crash has cut; True if there was one."""
 
 
 class OwnLog(Protocol):

@@ -22,6 +22,7 @@ import msgspec  # noqa: E402
 from tazpod_net import __version__, config  # noqa: E402
 from tazpod_net.adapters import files, oneshot, resolver, sockets  # noqa: E402
 from tazpod_net.adapters.clockjump import ClockJump  # noqa: E402
+from tazpod_net.adapters.hostsfile import HostsFile  # noqa: E402
 from tazpod_net.adapters.localapi import LocalApi  # noqa: E402
 from tazpod_net.adapters.mintclient import mint  # noqa: E402
 from tazpod_net.adapters.network import Network  # noqa: E402
@@ -34,11 +35,13 @@ from tazpod_net.core.identity import identity_risk  # noqa: E402
 from tazpod_net.core.login import Candidate, Code, Minted  # noqa: E402
 from tazpod_net.core.minting import Minted as MintedKey  # noqa: E402
 from tazpod_net.core.minting import Request as MintRequest  # noqa: E402
+from tazpod_net.core.peers import Machine, listing  # noqa: E402
 from tazpod_net.core.protocol import Offered  # noqa: E402
 from tazpod_net.core.status import DnsPart, Note  # noqa: E402
 from tazpod_net.daemon import find_program  # noqa: E402
 from tazpod_net.errors import ConfigError, TazpodNetError  # noqa: E402
 from tazpod_net.linux import local_offset  # noqa: E402
+from tazpod_net.names import Names  # noqa: E402
 from tazpod_net.serveapply import ServeApplier  # noqa: E402
 from tazpod_net.service import Actions, Service  # noqa: E402
 from tazpod_net.session import Hooks, Plan, Session  # noqa: E402
@@ -104,6 +107,15 @@ class Running:
             self.own_log,
             random=random.random,
         )
+        self.names = Names(
+            HostsFile(self.layout.hosts_journal),
+            self.layout.home,
+            wanted=self._names_wanted,
+            hostname=lambda: os.uname().nodename,
+        )
+        self.names.said = lambda what, why: self.own_log.event(what, why=why)
+        self.names.notify = self._notes_changed
+        self.listed: tuple[tuple[Machine, ...], str] = ((), "")
         self.supervisor.looked = boot.credentials.looked
         self.supervisor.notes = self._notes()
         self.supervisor.dns = self._dns
@@ -121,6 +133,7 @@ class Running:
             reload=self._reload,
         )
         self.service = Service(self.supervisor, actions, os.stat(self.layout.home).st_uid)
+        self.service.names = self.names
         self.service.make_targets = lambda: Targets(
             self.api,
             Network(),
@@ -145,12 +158,60 @@ class Running:
         notes = [Note("configuration", text) for text in self.loaded.notes]
         if self.serve_note is not None:
             notes.append(Note("serve", self.serve_note, "correct it: it is applied when the file changes"))
+        notes += self._names_notes()
         risk = identity_risk(self.boot.identity(), in_container=in_container())
         return (*notes, *([risk] if risk is not None else []))
 
+    def _names_notes(self) -> list[Note]:
+        """Trouble with /etc/hosts; that it may not be written only for whoever has asked for it."""
+        names = self.names
+        if names.trouble is None or (
+            not names.may_write and self.loaded.config.dns.hosts == "auto" and not names.order
+        ):
+            return []
+        return [Note("hosts", names.trouble, "names of the tailnet may be missing there; dns.hosts = false: never")]
+
+    def _names_wanted(self) -> bool | None:
+        """`dns.hosts`: auto = where the tailnet's DNS is not the container's. None: not known yet."""
+        choice = self.loaded.config.dns.hosts
+        if choice != "auto":
+            return bool(choice)
+        mode, prefs = self.boot.daemon.facts.mode, self.session.backend.prefs
+        if mode == "userspace":
+            return True
+        return None if mode is None or prefs is None else not prefs.corp_dns
+
+    def _notes_changed(self) -> None:
+        self.supervisor.notes = self._notes()
+        self.supervisor.changed()
+
+    def _list_peers(self) -> None:
+        """For completions, which must not wait for anybody: a file, written when the names change."""
+        known = self.session.backend.machines
+        if known == self.listed[0]:
+            return
+        text = listing(known)
+        if text != self.listed[1]:
+            with contextlib.suppress(OSError):
+                files.write_atomic(self.layout.peers, text.encode(), 0o644)
+        self.listed = (known, text)
+
+    async def _names_out(self) -> None:
+        """The orderly end: no names of a tailnet that nobody can reach any more."""
+        self.names.close()
+        with contextlib.suppress(OSError):
+            files.remove(self.layout.peers)
+        for _ in range(5):
+            if not self.names.present:
+                return
+            self.names.take_out()
+            self.names.close()
+            self.supervisor.changed()
+            await asyncio.sleep(0.1 if self.names.present else 0)
+
     def _dns(self) -> DnsPart:
         guarded = self.loaded.config.dns.guard and self.boot.daemon.facts.mode == "tun"
-        return DnsPart(resolver=resolver.nameservers(), guarded=guarded)
+        return DnsPart(resolver=resolver.nameservers(), guarded=guarded, hosts_block=self.names.present)
 
     def _plan(self) -> Plan:
         login = self.loaded.config.login
@@ -172,12 +233,15 @@ class Running:
         self._watch_files(loop)
         loop.add_reader(self.clock.fd, self._clock_jumped)
         self._link()
+        self.names.start()
         if os.geteuid() == 0:
             sockets.point(self.layout.home, os.getpid(), own_ticks())
         try:
             await self.supervisor.run()
         finally:
             server.close()
+            if not self.supervisor.handed_over:
+                await self._names_out()
             loop.remove_reader(self.clock.fd)
             self._end_watch(loop)
             await self.service.finish()
@@ -313,11 +377,12 @@ class Running:
 
     def _serve_said(self, text: str | None) -> None:
         self.serve_note = text
-        self.supervisor.notes = self._notes()
-        self.supervisor.changed()
+        self._notes_changed()
 
     def _on_change(self) -> None:
         self._serve_soon()
+        self._list_peers()
+        self.names.follow(self.session.backend)
         self.supervisor.changed()
 
     async def _mint(self, candidate: Candidate) -> tuple[str | None, Minted]:
@@ -382,6 +447,8 @@ class Running:
         before, after = self.loaded.config, self._load()
         changed = _changed_keys(before, after.config)
         self._use(after)
+        self.names.order, self.names.may_write = None, True
+        self.names.follow(self.session.backend)
         self.session.correct_settings_again()
         self.session.reconsider()
         self.own_log.event("reloaded", why="changed: " + (", ".join(changed) or "nothing"))

@@ -84,6 +84,23 @@ def ask(layout: Layout, request: Request, patience: float, *, without_secrets: R
     return code
 
 
+def collect(layout: Layout, request: Request, patience: float) -> tuple[int, bytes, bytes] | None:
+    """Exit code, stdout and stderr of a request that is not for a person's eyes; None without an answer."""
+    found = control.connect(layout.home)
+    if found is None:
+        return None
+    connection = socket.socket(fileno=found.detach())
+    connection.settimeout(patience)
+    texts = {b"O": b"", b"E": b""}
+    with connection, contextlib.suppress(OSError), connection.makefile("rb") as stream:
+        connection.sendall(encode_request(request))
+        while head := stream.readline():
+            if head[:1] == b"X":
+                return int(head[1:]), texts[b"O"], texts[b"E"]
+            texts[head[:1]] += stream.read(int(head[1:]))
+    return None
+
+
 def is_hung(layout: Layout) -> bool:
     """Whether somebody still listens and holds the home: no answer then means hung, not gone."""
     connection = control.connect(layout.home)

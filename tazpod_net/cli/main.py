@@ -72,6 +72,10 @@ def _command(name: str) -> Command:
         from tazpod_net.cli import shell  # noqa: PLC0415
 
         return {"init": shell.init, "completion": shell.completion}[name]
+    if name == "hosts":
+        from tazpod_net.cli import hosts  # noqa: PLC0415
+
+        return hosts.hosts
     if name == "install":
         from tazpod_net.cli import install  # noqa: PLC0415
 

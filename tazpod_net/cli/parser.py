@@ -161,6 +161,12 @@ def _completion(parser: Parser) -> None:
     parser.add_argument("shell", choices=SHELLS, help="which shell")
 
 
+def _hosts(parser: Parser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--apply", action="store_true", help="write them into /etc/hosts, and follow from now on")
+    group.add_argument("--remove", action="store_true", help="take them out of /etc/hosts")
+
+
 def _install(parser: Parser) -> None:
     parser.add_argument("--version", metavar="V", help="this version (default: the latest stable one)")
     parser.add_argument("--to", metavar="DIR", help="into this directory (default: /usr/local/bin, else ~/.local/bin)")
@@ -201,6 +207,7 @@ COMMANDS: dict[str, Command] = {
     "logout": Command("log out of the tailnet", "tazpod-net logout"),
     "probe": Command("which mode can be had here, and why", "tazpod-net probe --json", _probe),
     "tailscale": Command("run the tailscale command on this daemon", "tazpod-net tailscale ping vault", _tailscale),
+    "hosts": Command("the tailnet's names, as a block of /etc/hosts", "tazpod-net hosts --apply", _hosts),
     "init": Command("what a shell sources to start the tailnet by itself", "tazpod-net init bash --install", _init),
     "completion": Command("the shell's completion script", "tazpod-net completion bash", _completion),
     "install": Command("put tailscaled and tailscale in place", "tazpod-net install --version 1.102.5", _install),

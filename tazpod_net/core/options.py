@@ -263,7 +263,6 @@ PROGRAMS = frozenset({"daemon.binary", "daemon.cli"})
 
 # Keys that are checked but not yet acted upon, and what they wait for.
 NOT_YET: dict[str, str] = {
-    "dns.hosts": "names in /etc/hosts",
     "http.listen": "health and metrics over HTTP",
     "http.health": "health and metrics over HTTP",
     "http.metrics": "health and metrics over HTTP",

@@ -19,6 +19,8 @@ MAX_REQUEST = 65536
 AGAIN = 75  # EX_TEMPFAIL: this supervisor is ending, wait for the lock and start the next
 NEEDS_CREDENTIALS = 76  # it is not logged in and has nothing to log in with: what can you see?
 
+YOURSELF = 77  # EX_NOPERM: this supervisor may not write that file; perhaps you may
+
 
 class Offered(msgspec.Struct, frozen=True):
     """Credentials that a later `up` can see and the supervisor perhaps cannot; empty: none."""

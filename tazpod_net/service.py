@@ -9,20 +9,22 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from tazpod_net.core import events, hostsblock, outcome, protocol, render
+from tazpod_net.core import events, outcome, protocol, render
 from tazpod_net.core.conditions import CONDITIONS, Condition, parse
-from tazpod_net.core.hostsblock import Refused
 from tazpod_net.core.model import State
 from tazpod_net.core.protocol import Request
 from tazpod_net.core.status import Status, steady, to_json, to_pretty_json
 from tazpod_net.core.timefmt import seconds as show
 from tazpod_net.errors import EXIT_FAILED, EXIT_OK, ConfigError, TazpodNetError, UsageError
-from tazpod_net.names import Names, is_refused
 from tazpod_net.supervisor import Supervisor
-from tazpod_net.targets import Targets
+
+if TYPE_CHECKING:
+    from tazpod_net.names import Names
+    from tazpod_net.targets import Targets
 
 STATUS_WAIT = 0.3  # seconds that `status` waits for the daemon
 ONLINE_EVERY = 0.5  # seconds between questions while somebody waits for `online`, which has no event
@@ -82,7 +84,7 @@ class Service:
         self.actions = actions
         self.home_owner = home_owner
         self.make_targets: Callable[[], Targets] | None = None
-        self.names: Names | None = None
+        self.get_names: Callable[[], Names] | None = None
         self.closing = False
         self._trials: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,8 +97,8 @@ class Service:
             "login": self._login,
             "logout": self._logout,
             "handover": self._handover,
-            "hosts-apply": self._hosts_apply,
-            "hosts-remove": self._hosts_remove,
+            "hosts-apply": self._hosts,
+            "hosts-remove": self._hosts,
         }
 
     async def serve(self, listener: socket.socket) -> asyncio.Server:
@@ -290,18 +292,11 @@ class Service:
         except TimeoutError:
             await self.supervisor.session.refresh(ONLINE_EVERY)
 
-    async def _hosts(self, _request: Request, client: Client) -> int:
-        assert self.names is not None
-        status = await self.supervisor.fresh_status(STATUS_WAIT)
-        if not status.ready:
-            return client.fail(f"not ready, {outcome.why_not(status)}", "tazpod-net up")
-        try:
-            plan = self.names.preview(self.supervisor.session.backend.machines)
-        except (OSError, TazpodNetError) as e:
-            return client.fail(f"/etc/hosts cannot be read ({e})")
-        client.raw(hostsblock.block(self.names.home, plan.lines))
-        _say_refused(plan.refused, client)
-        return EXIT_OK
+    async def _hosts(self, request: Request, client: Client) -> int:
+        assert self.get_names is not None
+        from tazpod_net import hostrequests  # noqa: PLC0415 - 5 ms of patterns that no start pays for
+
+        return await hostrequests.answer(request.op, self.supervisor, self.get_names(), client)
 
     # --- changing ---------------------------------------------------------------------------------------------
 
@@ -489,41 +484,6 @@ class Service:
         self.supervisor.changed()
         return EXIT_OK
 
-    async def _hosts_apply(self, _request: Request, client: Client) -> int:
-        assert self.names is not None
-        status = await self.supervisor.fresh_status(STATUS_WAIT)
-        if not status.ready:
-            return client.fail(f"not ready, {outcome.why_not(status)}", "tazpod-net up")
-        before, self.names.order = self.names.order, True
-        try:
-            self.names.apply(self.supervisor.session.backend.machines)
-        except (OSError, TazpodNetError) as e:
-            self.names.order = before
-            return self._hosts_failed(e, client)
-        _say_refused(self.names.refused, client)
-        client.out("names are in /etc/hosts, and followed until 'tazpod-net down' or 'tazpod-net hosts --remove'")
-        self.names.notify()
-        return EXIT_OK
-
-    async def _hosts_remove(self, _request: Request, client: Client) -> int:
-        assert self.names is not None
-        before, self.names.order = self.names.order, False
-        try:
-            changed = self.names.remove()
-        except (OSError, TazpodNetError) as e:
-            self.names.order = before
-            return self._hosts_failed(e, client)
-        client.out("names are taken out of /etc/hosts" if changed else "no names of this home in /etc/hosts")
-        self.names.notify()
-        return EXIT_OK
-
-    def _hosts_failed(self, error: OSError | TazpodNetError, client: Client) -> int:
-        if is_refused(error):
-            return protocol.YOURSELF
-        if isinstance(error, TazpodNetError):
-            return client.fail(error.problem, error.fix)
-        return client.fail(f"/etc/hosts cannot be written ({(error.strerror or str(error)).lower()})")
-
     async def _handover(self, _request: Request, client: Client) -> int:
         client.out(f"supervisor (pid {self.supervisor.me.pid}) hands over")
         self.supervisor.hand_over()
@@ -534,11 +494,6 @@ def _missing(status: Status, states: list[str], far: list[Condition]) -> dict[st
     """The states that do not hold, with why; while the node is not ready, neither does anything out there."""
     wanted = [*states, *(() if status.ready else map(str, far))]
     return {text: outcome.why_not(status) for text in wanted if text not in CONDITIONS or not status.answers(text)}
-
-
-def _say_refused(refused: tuple[Refused, ...], client: Client) -> None:
-    for each in refused:
-        client.err(f"tazpod-net: left out: {each.name} {each.why}")
 
 
 def _holds(status: Status, conditions: list[str]) -> bool:

@@ -125,4 +125,5 @@ class Targets:
         text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         for word in _WORDS:
             text = text.removeprefix(word)
+        text = " ".join(text.split())
         return text[:1].lower() + text[1:] if text else type(error).__name__

@@ -16,16 +16,15 @@ import os  # noqa: E402
 import random  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Coroutine  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 import msgspec  # noqa: E402
 
 from tazpod_net import __version__, config  # noqa: E402
 from tazpod_net.adapters import files, oneshot, resolver, sockets  # noqa: E402
 from tazpod_net.adapters.clockjump import ClockJump  # noqa: E402
-from tazpod_net.adapters.hostsfile import HostsFile  # noqa: E402
 from tazpod_net.adapters.localapi import LocalApi  # noqa: E402
 from tazpod_net.adapters.mintclient import mint  # noqa: E402
-from tazpod_net.adapters.network import Network  # noqa: E402
 from tazpod_net.adapters.ownlog import OwnLog  # noqa: E402
 from tazpod_net.adapters.pathwatch import PathWatch  # noqa: E402
 from tazpod_net.adapters.store import StatusStore  # noqa: E402
@@ -41,15 +40,18 @@ from tazpod_net.core.status import DnsPart, Note  # noqa: E402
 from tazpod_net.daemon import find_program  # noqa: E402
 from tazpod_net.errors import ConfigError, TazpodNetError  # noqa: E402
 from tazpod_net.linux import local_offset  # noqa: E402
-from tazpod_net.names import Names  # noqa: E402
 from tazpod_net.serveapply import ServeApplier  # noqa: E402
 from tazpod_net.service import Actions, Service  # noqa: E402
 from tazpod_net.session import Hooks, Plan, Session  # noqa: E402
 from tazpod_net.supervisor import Self, Supervisor  # noqa: E402
-from tazpod_net.targets import Targets  # noqa: E402
+
+if TYPE_CHECKING:
+    from tazpod_net.names import Names
+    from tazpod_net.targets import Targets
 
 MINT_PATIENCE = 30.0  # seconds for the child that mints a key
 _LATER = 1.5  # seconds after the start for what nobody waits for: own log, binary version, full probe
+_BREATH = 0.1  # seconds after it is ready for what an `up` should not wait for
 _LIVE_KEYS = ("login.", "settings.", "restart.", "stop.", "log.", "dns.", "doctor.", "http.", "serve.")
 
 
@@ -107,14 +109,8 @@ class Running:
             self.own_log,
             random=random.random,
         )
-        self.names = Names(
-            HostsFile(self.layout.hosts_journal),
-            self.layout.home,
-            wanted=self._names_wanted,
-            hostname=lambda: os.uname().nodename,
-        )
-        self.names.said = lambda what, why: self.own_log.event(what, why=why)
-        self.names.notify = self._notes_changed
+        self.names: Names | None = None  # made a moment after it is ready, or when somebody asks: see _get_names
+        self.names_due = False
         self.listed: tuple[tuple[Machine, ...], str] = ((), "")
         self.supervisor.looked = boot.credentials.looked
         self.supervisor.notes = self._notes()
@@ -133,13 +129,8 @@ class Running:
             reload=self._reload,
         )
         self.service = Service(self.supervisor, actions, os.stat(self.layout.home).st_uid)
-        self.service.names = self.names
-        self.service.make_targets = lambda: Targets(
-            self.api,
-            Network(),
-            mode=lambda: self.boot.daemon.facts.mode,
-            known=lambda: self.session.backend.machines,
-        )
+        self.service.get_names = self._get_names
+        self.service.make_targets = self._make_targets
 
     def _hooks(self) -> Hooks:
         return Hooks(
@@ -165,8 +156,10 @@ class Running:
     def _names_notes(self) -> list[Note]:
         """Trouble with /etc/hosts; that it may not be written only for whoever has asked for it."""
         names = self.names
-        if names.trouble is None or (
-            not names.may_write and self.loaded.config.dns.hosts == "auto" and not names.order
+        if (
+            names is None
+            or names.trouble is None
+            or (not names.may_write and self.loaded.config.dns.hosts == "auto" and not names.order)
         ):
             return []
         return [Note("hosts", names.trouble, "names of the tailnet may be missing there; dns.hosts = false: never")]
@@ -180,6 +173,38 @@ class Running:
         if mode == "userspace":
             return True
         return None if mode is None or prefs is None else not prefs.corp_dns
+
+    def _get_names(self) -> "Names":
+        """The keeper of the block. Loaded late: its patterns take 5 ms, for which no `up` should wait."""
+        if self.names is None:
+            from tazpod_net.adapters.hostsfile import HostsFile  # noqa: PLC0415 - see above
+            from tazpod_net.names import Names  # noqa: PLC0415
+
+            self.names = Names(
+                HostsFile(self.layout.hosts_journal),
+                os.path.realpath(self.layout.home),
+                wanted=self._names_wanted,
+                hostname=lambda: os.uname().nodename,
+            )
+            self.names.said = lambda what, why: self.own_log.event(what, why=why)
+            self.names.notify = self._notes_changed
+            self.names.start()
+        return self.names
+
+    def _follow_names(self) -> None:
+        self._get_names().follow(self.session.backend)
+        self._notes_changed()
+
+    def _make_targets(self) -> "Targets":
+        from tazpod_net.adapters.network import Network  # noqa: PLC0415 - as rarely as somebody waits for a peer
+        from tazpod_net.targets import Targets  # noqa: PLC0415
+
+        return Targets(
+            self.api,
+            Network(),
+            mode=lambda: self.boot.daemon.facts.mode,
+            known=lambda: self.session.backend.machines,
+        )
 
     def _notes_changed(self) -> None:
         self.supervisor.notes = self._notes()
@@ -198,20 +223,22 @@ class Running:
 
     async def _names_out(self) -> None:
         """The orderly end: no names of a tailnet that nobody can reach any more."""
-        self.names.close()
+        names = self._get_names()
+        names.close()
         with contextlib.suppress(OSError):
             files.remove(self.layout.peers)
         for _ in range(5):
-            if not self.names.present:
+            if not names.present:
                 return
-            self.names.take_out()
-            self.names.close()
-            self.supervisor.changed()
-            await asyncio.sleep(0.1 if self.names.present else 0)
+            names.take_out()
+            names.close()
+            await asyncio.sleep(0.1 if names.present else 0)
 
     def _dns(self) -> DnsPart:
         guarded = self.loaded.config.dns.guard and self.boot.daemon.facts.mode == "tun"
-        return DnsPart(resolver=resolver.nameservers(), guarded=guarded, hosts_block=self.names.present)
+        return DnsPart(
+            resolver=resolver.nameservers(), guarded=guarded, hosts_block=self.names is not None and self.names.present
+        )
 
     def _plan(self) -> Plan:
         login = self.loaded.config.login
@@ -233,7 +260,6 @@ class Running:
         self._watch_files(loop)
         loop.add_reader(self.clock.fd, self._clock_jumped)
         self._link()
-        self.names.start()
         if os.geteuid() == 0:
             sockets.point(self.layout.home, os.getpid(), own_ticks())
         try:
@@ -256,6 +282,7 @@ class Running:
 
     def _later(self) -> None:
         self.own_log.open()
+        self._follow_names()
         for work in (self._learn_version(), self._full_probe()):
             self._in_background(work)
 
@@ -382,7 +409,11 @@ class Running:
     def _on_change(self) -> None:
         self._serve_soon()
         self._list_peers()
-        self.names.follow(self.session.backend)
+        if self.names is not None:
+            self.names.follow(self.session.backend)
+        elif self.session.backend.ready and not self.names_due:
+            self.names_due = True
+            asyncio.get_running_loop().call_later(_BREATH, self._follow_names)
         self.supervisor.changed()
 
     async def _mint(self, candidate: Candidate) -> tuple[str | None, Minted]:
@@ -447,8 +478,9 @@ class Running:
         before, after = self.loaded.config, self._load()
         changed = _changed_keys(before, after.config)
         self._use(after)
-        self.names.order, self.names.may_write = None, True
-        self.names.follow(self.session.backend)
+        if self.names is not None:
+            self.names.order, self.names.may_write = None, True
+            self.names.follow(self.session.backend)
         self.session.correct_settings_again()
         self.session.reconsider()
         self.own_log.event("reloaded", why="changed: " + (", ".join(changed) or "nothing"))

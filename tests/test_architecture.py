@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "kernel": ({"home", "linux", "rotating"}, {"core", "errors", "kernel"}),  # paths and system calls, no policy
     "ports": ({"ports"}, {"core"}),
     "shell": (
-        {"engine", "session", "supervisor", "service", "serveapply", "targets", "names"},
+        {"engine", "session", "supervisor", "service", "serveapply", "targets", "names", "hostrequests"},
         {"core", "errors", "ports", "shell"},
     ),
     "shared adapters": ({"adapters.files", "adapters.https", "adapters.oneshot"}, {"core", "errors", "kernel"}),

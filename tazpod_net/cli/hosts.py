@@ -31,7 +31,8 @@ def hosts(arguments: argparse.Namespace) -> int:
 
 
 def _remove(layout: Layout) -> int:
-    changed = _change(lambda data: hostsblock.outside(data, layout.home))
+    home = os.path.realpath(layout.home)
+    changed = _change(lambda data: hostsblock.outside(data, home))
     print("names are taken out of /etc/hosts" if changed else "no names of this home in /etc/hosts")
     return EXIT_OK
 
@@ -47,10 +48,11 @@ def _apply(layout: Layout) -> int:
     if code != EXIT_OK:
         return code
     known = _machines(text.decode("ascii", "replace"))
+    home = os.path.realpath(layout.home)
 
     def edit(data: bytes) -> bytes:
-        lines = hostsblock.plan(known, data, layout.home, os.uname().nodename).lines
-        return data if hostsblock.holds(data, layout.home, lines) else hostsblock.with_block(data, layout.home, lines)
+        lines = hostsblock.plan(known, data, home, os.uname().nodename).lines
+        return data if hostsblock.holds(data, home, lines) else hostsblock.with_block(data, home, lines)
 
     _change(edit)
     complain("written once: the supervisor of this home may not write /etc/hosts, so that nothing follows its peers")

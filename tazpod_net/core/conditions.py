@@ -14,10 +14,11 @@ CONDITIONS = ("live", "ready", "online")
 KINDS = ("peer", "tcp", "name")
 FORMS = "live, ready, online, peer:NAME, tcp:HOST:PORT or name:FQDN"
 
-_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
-_IPV4 = re.compile(r"\d{1,3}(\.\d{1,3}){3}")
-_IPV6 = re.compile(r"(?=.*:.*:)[0-9a-f:]+(\.\d+){0,3}")
-_TAG = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*")
+# Compiled when they are used first, and kept by `re`: no start of the supervisor pays for them.
+_NAME = r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*"
+_IPV4 = r"\d{1,3}(\.\d{1,3}){3}"
+_IPV6 = r"(?=.*:.*:)[0-9a-f:]+(\.\d+){0,3}"
+_TAG = r"tag:[A-Za-z][A-Za-z0-9-]*"
 _PORTS = range(1, 65536)
 
 
@@ -52,9 +53,9 @@ def parse(text: str) -> Condition:
     if kind == "tcp":
         return _tcp(text, rest)
     what = rest if kind == "peer" and rest.startswith("tag:") else rest.removesuffix(".").lower()
-    if kind == "peer" and not (_TAG.fullmatch(what) or is_address(what) or _NAME.fullmatch(what)):
+    if kind == "peer" and not (re.fullmatch(_TAG, what) or is_address(what) or re.fullmatch(_NAME, what)):
         raise UsageError(f"{text!r} names no peer", "write peer:NAME, peer:ADDRESS or peer:tag:NAME")
-    if kind == "name" and (is_address(what) or not _NAME.fullmatch(what)):
+    if kind == "name" and (is_address(what) or not re.fullmatch(_NAME, what)):
         why = "is an address already" if is_address(what) else "is not a host name"
         raise UsageError(f"{text!r}: {rest!r} {why}", "write name:FQDN, such as name:vault.example.ts.net")
     return Condition(kind, what)
@@ -68,16 +69,16 @@ def _tcp(text: str, rest: str) -> Condition:
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     bracketed = bare != host
     what = bare.removesuffix(".").lower()
-    if bracketed != is_ipv6(what) or not (is_address(what) or _NAME.fullmatch(what)):
+    if bracketed != is_ipv6(what) or not (is_address(what) or re.fullmatch(_NAME, what)):
         raise UsageError(f"{text!r}: {host!r} is neither a host name nor an address", form)
     return Condition("tcp", what, int(port))
 
 
 def is_ipv6(text: str) -> bool:
     """Whether it looks like an IPv6 address; the kernel has the last word."""
-    return _IPV6.fullmatch(text) is not None
+    return re.fullmatch(_IPV6, text) is not None
 
 
 def is_address(text: str) -> bool:
     """Whether it looks like an address and not like a name."""
-    return _IPV4.fullmatch(text) is not None or is_ipv6(text)
+    return re.fullmatch(_IPV4, text) is not None or is_ipv6(text)

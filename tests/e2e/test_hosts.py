@@ -137,7 +137,7 @@ def test_a_supervisor_that_was_killed(product: Product, peer: Node, hosts: Hosts
     product.kill_supervisor()
     assert hosts.address("peer") == peer.ip
     product.up()
-    assert product.status()["dns"]["hosts_block"] is True
+    product.eventually(lambda status: status["dns"]["hosts_block"])
     product.crash()
     assert hosts.read().count("# END tazpod-net") == 1
     product.up(env={"TAZPOD_NET_DNS_HOSTS": "false"})

@@ -1,5 +1,6 @@
 """The requests of `hosts`: what would be in the block, write it, take it out. Rights are the service's business."""
 
+import errno
 from typing import TYPE_CHECKING
 
 from tazpod_net.core import hostsblock, outcome, protocol
@@ -62,7 +63,8 @@ def _failed(error: OSError | TazpodNetError, client: "Client") -> int:
         return protocol.YOURSELF
     if isinstance(error, TazpodNetError):
         return client.fail(error.problem, error.fix)
-    return client.fail(f"/etc/hosts cannot be used ({(error.strerror or str(error)).lower()})")
+    fix = "free some space on its filesystem" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+    return client.fail(f"/etc/hosts cannot be used ({(error.strerror or str(error)).lower()})", fix)
 
 
 def _say_refused(refused: tuple[Refused, ...], client: "Client") -> None:

@@ -1,6 +1,7 @@
 """`hosts`: the tailnet's names as a marked block of /etc/hosts. The supervisor writes it where it may; else we do."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -75,3 +76,6 @@ def _change(edit: Callable[[bytes], bytes]) -> bool:
         return HostsFile(None).change(edit)
     except PermissionError as e:
         raise TazpodNetError("you may not write /etc/hosts", "run it as root") from e
+    except OSError as e:
+        fix = "mount it writable" if e.errno == errno.EROFS else "correct that, then again"
+        raise TazpodNetError(f"/etc/hosts cannot be written ({(e.strerror or str(e)).lower()})", fix) from e

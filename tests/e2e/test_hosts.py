@@ -277,8 +277,24 @@ def test_the_list_for_completions(product: Product, peer: Node, hosts: Hosts) ->
     listed = product.state / "peers"
     eventually(lambda: listed.read_text() == "peer peer.example.ts.net\n")
     assert listed.stat().st_mode & 0o777 == 0o644
+    script = (
+        f'eval "$({product.command} completion bash)"; COMP_WORDS=(tazpod-net wait --for peer : p) COMP_CWORD=5; '
+        '_tazpod_net; echo "${COMPREPLY[*]}"'
+    )
+    assert product.place.run(["bash", "-c", script], env=product.env, check=True).stdout == "peer\n"
     product.down()
     assert not listed.exists()
+
+
+def test_a_file_that_is_read_only(product: Product, peer: Node, hosts: Hosts) -> None:
+    """One line and what to do; nothing else is disturbed by it."""
+    bind = "cp /etc/hosts /run/ro && mount --bind /run/ro /etc/hosts && mount -o remount,ro,bind /etc/hosts"
+    hosts.place.run(["sh", "-c", bind], check=True)
+    product.up()
+    said = product.run("hosts", "--apply", expect=1).err.splitlines()[-1]
+    assert said == "tazpod-net: /etc/hosts cannot be written (read-only file system): mount it writable"
+    assert product.status(expect=0)["dns"]["hosts_block"] is False
+    product.down()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -16,7 +16,7 @@ from tazpod_net.errors import TazpodNetError
 from tazpod_net.ports import Hosts
 
 BREATH = 1.0  # seconds between two writes
-RETRY, RETRY_MOST = 5.0, 320.0  # seconds after trouble that may pass: doubled each time
+RETRY, RETRY_MOST = 1.0, 320.0  # seconds after trouble that may pass: doubled each time
 _OUT = frozenset({"NeedsLogin", "NeedsMachineAuth", "Stopped"})  # not in a tailnet: its names mean nothing
 
 

@@ -213,6 +213,8 @@ class Service:
         if far and not misses:
             left = request.timeout - (self.supervisor.now() - began)
             status, misses = await self._until_reached(states, far, left)
+        if misses and self.closing:
+            return protocol.AGAIN  # for the next supervisor, or the end of the client's patience
         if request.json:
             client.raw(to_json(status) + b"\n")
         elif not misses:
@@ -225,7 +227,8 @@ class Service:
         """`not A and B after 30 s, why`: of several reasons, each with its condition."""
         reasons = list(dict.fromkeys(misses.values()))
         why = reasons[0] if len(reasons) == 1 else "; ".join(f"{what}: {why}" for what, why in misses.items())
-        client.fail(f"not {' and '.join(misses)} after {show(request.timeout)}, {why}", "tazpod-net status")
+        after = show(request.asked or request.timeout)
+        client.fail(f"not {' and '.join(misses)} after {after}, {why}", "tazpod-net status")
 
     async def _until_reached(
         self, states: list[str], far: list[Condition], seconds: float
@@ -241,8 +244,8 @@ class Service:
             trial.cancel()
         if not trial.cancelled():
             trial.result()
-        elif not misses:
-            misses = {str(condition): "stopping" for condition in far}
+        else:
+            misses = misses or {str(condition): "stopping" for condition in far}
         return self.supervisor.status(), misses
 
     async def _try(self, states: list[str], far: list[Condition], misses: dict[str, str], end: float) -> None:

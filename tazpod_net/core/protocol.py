@@ -41,6 +41,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     condition: str = msgspec.field(name="for", default="ready")
     conditions: list[str] = []
     timeout: float = 30.0
+    asked: float = 0.0  # wait: the time-out that a person asked for, of which `timeout` is what is left; for messages
     wait: str | None = "ready"  # up: condition, or null for --no-wait
     json: bool = False
     watch: bool = False

@@ -192,8 +192,10 @@ class Running:
         return self.names
 
     def _follow_names(self) -> None:
-        self._get_names().follow(self.session.backend)
-        self._notes_changed()
+        names = self._get_names()
+        names.follow(self.session.backend)
+        if names.present or names.trouble is not None:
+            self._notes_changed()
 
     def _make_targets(self) -> "Targets":
         from tazpod_net.adapters.network import Network  # noqa: PLC0415 - as rarely as somebody waits for a peer

@@ -109,11 +109,13 @@ class Layout:
         "daemon_record",
         "gitignore",
         "home",
+        "hosts_journal",
         "lock",
         "log",
         "logged_out",
         "logs",
         "own_log",
+        "peers",
         "probe",
         "short",
         "state",
@@ -137,5 +139,7 @@ class Layout:
         self.daemon_record = os.path.join(self.state, "daemon.json")
         self.stopped = os.path.join(self.state, "stopped.json")
         self.logged_out = os.path.join(self.state, "logged-out")
+        self.hosts_journal = os.path.join(self.state, "hosts.journal")
+        self.peers = os.path.join(self.state, "peers")  # for completions: NAME [FULL-NAME] a line
         self.probe = os.path.join(self.state, "probe.json")
         self.stderr = os.path.join(self.state, "supervisor.err")

@@ -1,6 +1,6 @@
 """What the supervisor needs of the outside, as small protocols. Concrete ones are in adapters; fakes in the tests."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import msgspec
@@ -56,6 +56,29 @@ class LocalApi(Protocol):
 
     def watch(self) -> AsyncIterator[Notify]:
         """The bus."""
+
+
+class Tailnet(Protocol):
+    """What the daemon can try out there: see adapters.localapi."""
+
+    async def ping(self, ip: str, timeout: float) -> str | None:  # noqa: ASYNC109
+        """Why a peer does not answer; None if it does. TimeoutError: silence."""
+
+    async def dial(self, host: str, port: int, timeout: float) -> str | None:  # noqa: ASYNC109
+        """Connects by the daemon; or returns the `host:port` outside the tailnet that is to be dialled without it."""
+
+    async def resolves(self, name: str, timeout: float) -> bool:  # noqa: ASYNC109
+        """Whether the daemon's own resolver knows a name."""
+
+
+class Network(Protocol):
+    """What any program of the container can try: see adapters.network."""
+
+    async def lookup(self, name: str, timeout: float) -> list[str]:  # noqa: ASYNC109
+        """Addresses of a name as programs get them. Raises OSError with the resolver's words, or TimeoutError."""
+
+    async def connect(self, address: str, port: int, timeout: float) -> None:  # noqa: ASYNC109
+        """Connects and hangs up. Raises OSError or TimeoutError."""
 
 
 class DaemonFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +152,22 @@ class Store(Protocol):
 
     def is_full(self) -> bool:
         """Whether the disk of the home has no room."""
+
+
+class Hosts(Protocol):
+    """/etc/hosts: see adapters.hostsfile. All raise OSError, and TazpodNetError for what is no hosts file."""
+
+    def mark(self) -> object:
+        """Changes when the file does."""
+
+    def read(self) -> bytes:
+        """Its bytes."""
+
+    def change(self, edit: Callable[[bytes], bytes]) -> bool:
+        """Writes what `edit` makes of its bytes; True if that was something else."""
+
+    def repair(self) -> bool:
+        """Finishes a write that a crash has cut; True if there was one."""
 
 
 class OwnLog(Protocol):

@@ -9,19 +9,27 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from tazpod_net.core import events, outcome, protocol, render
+from tazpod_net.core.conditions import CONDITIONS, Condition, parse
 from tazpod_net.core.model import State
 from tazpod_net.core.protocol import Request
 from tazpod_net.core.status import Status, steady, to_json, to_pretty_json
 from tazpod_net.core.timefmt import seconds as show
-from tazpod_net.errors import EXIT_FAILED, EXIT_OK, ConfigError, TazpodNetError
+from tazpod_net.errors import EXIT_FAILED, EXIT_OK, ConfigError, TazpodNetError, UsageError
 from tazpod_net.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from tazpod_net.names import Names
+    from tazpod_net.targets import Targets
 
 STATUS_WAIT = 0.3  # seconds that `status` waits for the daemon
 ONLINE_EVERY = 0.5  # seconds between questions while somebody waits for `online`, which has no event
+TRY_FIRST, TRY_LAST = 0.2, 2.0  # seconds between tries of what is out there, while somebody waits for it
+TRY_LEAST = 0.5  # seconds for the last try
 REDRAW_EVERY = 5.0  # seconds between frames of `status --watch` without a change: ages go on
 _UCRED = struct.Struct("iII")  # pid, uid, gid
 
@@ -76,9 +84,17 @@ class Service:
         self.supervisor = supervisor
         self.actions = actions
         self.home_owner = home_owner
+        self.make_targets: Callable[[], Targets] | None = None
+        self.get_names: Callable[[], Names] | None = None
         self.closing = False
+        self._trials: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reads: dict[str, Handler] = {"status": self._status, "wait": self._wait, "metrics": self._metrics}
+        self._reads: dict[str, Handler] = {
+            "status": self._status,
+            "wait": self._wait,
+            "metrics": self._metrics,
+            "hosts": self._hosts,
+        }
         self._changes: dict[str, Handler] = {
             "up": self._up,
             "down": self._down,
@@ -87,6 +103,8 @@ class Service:
             "login": self._login,
             "logout": self._logout,
             "handover": self._handover,
+            "hosts-apply": self._hosts,
+            "hosts-remove": self._hosts,
         }
 
     async def serve(self, listener: socket.socket) -> asyncio.Server:
@@ -97,6 +115,8 @@ class Service:
         """Lets the clients that wait hear how it ended."""
         self.closing = True
         self.supervisor.changed()
+        for trial in self._trials:
+            trial.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2.0)
 
@@ -193,17 +213,71 @@ class Service:
         return EXIT_OK
 
     async def _wait(self, request: Request, client: Client) -> int:
-        status = await self._until(request.conditions or ["ready"], request.timeout, give_up=False)
+        try:
+            wanted = [parse(text) for text in request.conditions or ["ready"]]
+        except UsageError as e:
+            return client.fail(e.problem, e.fix, e.exit_code)
+        states = [condition.kind for condition in wanted if condition.is_state]
+        far = [condition for condition in wanted if not condition.is_state]
+        began = self.supervisor.now()
+        status = await self._until([*states, "ready"] if far else states, request.timeout, give_up=False)
+        misses = _missing(status, states, far)
+        if far and not misses:
+            left = request.timeout - (self.supervisor.now() - began)
+            status, misses = await self._until_reached(states, far, left)
+        if misses and self.closing:
+            return protocol.AGAIN  # for the next supervisor, or the end of the client's patience
         if request.json:
             client.raw(to_json(status) + b"\n")
-        if _holds(status, request.conditions or ["ready"]):
-            if not request.json:
-                client.out(status.summary)
-            return EXIT_OK
-        if not request.json:
-            what = " and ".join(request.conditions)
-            client.fail(f"not {what} after {show(request.timeout)}, {outcome.why_not(status)}", "tazpod-net status")
-        return EXIT_FAILED
+        elif not misses:
+            client.out(status.summary)
+        if misses and (far or not request.json):
+            self._say_misses(misses, request, client)
+        return EXIT_FAILED if misses else EXIT_OK
+
+    def _say_misses(self, misses: dict[str, str], request: Request, client: Client) -> None:
+        """`not A and B after 30 s, why`: of several reasons, each with its condition."""
+        reasons = list(dict.fromkeys(misses.values()))
+        why = reasons[0] if len(reasons) == 1 else "; ".join(f"{what}: {why}" for what, why in misses.items())
+        after = show(request.asked or request.timeout)
+        client.fail(f"not {' and '.join(misses)} after {after}, {why}", "tazpod-net status")
+
+    async def _until_reached(
+        self, states: list[str], far: list[Condition], seconds: float
+    ) -> tuple[Status, dict[str, str]]:
+        """Tries until all hold at once, with pauses that grow: the status, and what did not hold at last, with why."""
+        misses: dict[str, str] = {}
+        trial = asyncio.ensure_future(self._try(states, far, misses, self.supervisor.now() + seconds))
+        self._trials.add(trial)  # the end of the supervisor ends it
+        try:
+            await asyncio.wait({trial})
+        finally:
+            self._trials.discard(trial)
+            trial.cancel()
+        if not trial.cancelled():
+            trial.result()
+        else:
+            misses = misses or {str(condition): "stopping" for condition in far}
+        return self.supervisor.status(), misses
+
+    async def _try(self, states: list[str], far: list[Condition], misses: dict[str, str], end: float) -> None:
+        """Once at least. `misses` has what did not hold at last."""
+        assert self.make_targets is not None
+        targets = self.make_targets()
+        pause = TRY_FIRST
+        while True:
+            if "online" in states or any(condition.kind == "peer" for condition in far):
+                await self.supervisor.session.refresh(ONLINE_EVERY)
+            status = self.supervisor.status()
+            targets.patience = max(TRY_LEAST, min(targets.patience, end - self.supervisor.now()))
+            found = _missing(status, states, far) or await targets.misses(far)
+            misses.clear()
+            misses.update(found)
+            left = end - self.supervisor.now()
+            if not misses or left <= 0:
+                return
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 1.5, TRY_LAST)
 
     async def _until(self, conditions: list[str], seconds: float, *, give_up: bool) -> Status:
         """The status when all hold, at the time-out, or (give_up) when only a person can help."""
@@ -232,6 +306,12 @@ class Service:
                 await self.supervisor.change()
         except TimeoutError:
             await self.supervisor.session.refresh(ONLINE_EVERY)
+
+    async def _hosts(self, request: Request, client: Client) -> int:
+        assert self.get_names is not None
+        from tazpod_net import hostrequests  # noqa: PLC0415 - 5 ms of patterns that no start pays for
+
+        return await hostrequests.answer(request.op, self.supervisor, self.get_names(), client)
 
     # --- changing ---------------------------------------------------------------------------------------------
 
@@ -445,6 +525,12 @@ class Service:
         client.out(f"supervisor (pid {self.supervisor.me.pid}) hands over")
         self.supervisor.hand_over()
         return EXIT_OK
+
+
+def _missing(status: Status, states: list[str], far: list[Condition]) -> dict[str, str]:
+    """The states that do not hold, with why; while the node is not ready, neither does anything out there."""
+    wanted = [*states, *(() if status.ready else map(str, far))]
+    return {text: outcome.why_not(status) for text in wanted if text not in CONDITIONS or not status.answers(text)}
 
 
 def _holds(status: Status, conditions: list[str]) -> bool:

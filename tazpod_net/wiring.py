@@ -20,6 +20,7 @@ import select  # noqa: E402
 import socket  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Coroutine  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 import msgspec  # noqa: E402
 
@@ -40,6 +41,7 @@ from tazpod_net.core.identity import identity_risk  # noqa: E402
 from tazpod_net.core.login import Candidate, Code, Minted  # noqa: E402
 from tazpod_net.core.minting import Minted as MintedKey  # noqa: E402
 from tazpod_net.core.minting import Request as MintRequest  # noqa: E402
+from tazpod_net.core.peers import Machine, listing  # noqa: E402
 from tazpod_net.core.protocol import Offered  # noqa: E402
 from tazpod_net.core.render import headline  # noqa: E402
 from tazpod_net.core.status import DnsPart, Note, Status  # noqa: E402
@@ -54,10 +56,13 @@ from tazpod_net.supervisor import Self, Supervisor  # noqa: E402
 
 if TYPE_CHECKING:
     from tazpod_net.core.metrics import LogCounts
+    from tazpod_net.names import Names
+    from tazpod_net.targets import Targets
     from tazpod_net.web import Web
 
 MINT_PATIENCE = 30.0  # seconds for the child that mints a key
 _LATER = 1.5  # seconds after the start for what nobody waits for: own log, binary version, full probe, garbage
+_BREATH = 0.1  # seconds after it is ready for what an `up` should not wait for
 _GC_THRESHOLD = 700  # Python's own; the launcher raised it for the imports
 _STOP_MARGIN = 15.0  # seconds beside the daemon's grace: a logout, the log's last lines, clients that wait
 _LIVE_KEYS = ("login.", "settings.", "restart.", "stop.", "log.", "dns.", "doctor.", "http.", "serve.")
@@ -121,6 +126,9 @@ class Running:
             self.own_log,
             random=random.random,
         )
+        self.names: Names | None = None  # made a moment after it is ready, or when somebody asks: see _get_names
+        self.names_due = False
+        self.listed: tuple[tuple[Machine, ...], str] = ((), "")
         self.supervisor.looked = boot.credentials.looked
         self.supervisor.notes = self._notes()
         self.supervisor.dns = self._dns
@@ -142,6 +150,8 @@ class Running:
             metrics=self._metrics,
         )
         self.service = Service(self.supervisor, actions, os.stat(self.layout.home).st_uid)
+        self.service.get_names = self._get_names
+        self.service.make_targets = self._make_targets
 
     def _hooks(self) -> Hooks:
         return Hooks(
@@ -161,6 +171,7 @@ class Running:
         if self.serve_note is not None:
             notes.append(Note("serve", self.serve_note, "correct it: it is applied when the file changes"))
         notes += self.web_notes
+        notes += self._names_notes()
         risk = identity_risk(self.boot.identity(), in_container=in_container())
         return (*notes, *([risk] if risk is not None else []))
 
@@ -194,9 +205,94 @@ class Running:
             with contextlib.suppress(OSError):
                 os.write(events, f"tazpod-net: {found[1]}\n".encode("utf-8", "replace"))
 
+    def _names_notes(self) -> list[Note]:
+        """Trouble with /etc/hosts; that it may not be written only for whoever has asked for it."""
+        names = self.names
+        if (
+            names is None
+            or names.trouble is None
+            or (not names.may_write and self.loaded.config.dns.hosts == "auto" and not names.order)
+        ):
+            return []
+        return [Note("hosts", names.trouble, "names of the tailnet may be missing there; dns.hosts = false: never")]
+
+    def _names_wanted(self) -> bool | None:
+        """`dns.hosts`: auto = where the tailnet's DNS is not the container's. None: not known yet."""
+        choice = self.loaded.config.dns.hosts
+        if choice != "auto":
+            return bool(choice)
+        mode, prefs = self.boot.daemon.facts.mode, self.session.backend.prefs
+        if mode == "userspace":
+            return True
+        return None if mode is None or prefs is None else not prefs.corp_dns
+
+    def _get_names(self) -> "Names":
+        """The keeper of the block. Loaded late: its patterns take 5 ms, for which no `up` should wait."""
+        if self.names is None:
+            from tazpod_net.adapters.hostsfile import HostsFile  # noqa: PLC0415 - see above
+            from tazpod_net.names import Names  # noqa: PLC0415
+
+            self.names = Names(
+                HostsFile(self.layout.hosts_journal),
+                os.path.realpath(self.layout.home),
+                wanted=self._names_wanted,
+                hostname=lambda: os.uname().nodename,
+            )
+            self.names.said = lambda what, why: self.own_log.event(what, why=why)
+            self.names.notify = self._notes_changed
+            self.names.start()
+        return self.names
+
+    def _follow_names(self) -> None:
+        names = self._get_names()
+        names.follow(self.session.backend)
+        if names.present or names.trouble is not None:
+            self._notes_changed()
+
+    def _make_targets(self) -> "Targets":
+        from tazpod_net.adapters.network import Network  # noqa: PLC0415 - as rarely as somebody waits for a peer
+        from tazpod_net.targets import Targets  # noqa: PLC0415
+
+        return Targets(
+            self.api,
+            Network(),
+            mode=lambda: self.boot.daemon.facts.mode,
+            known=lambda: self.session.backend.machines,
+        )
+
+    def _notes_changed(self) -> None:
+        self.supervisor.notes = self._notes()
+        self.supervisor.changed()
+
+    def _list_peers(self) -> None:
+        """For completions, which must not wait for anybody: a file, written when the names change."""
+        known = self.session.backend.machines
+        if known == self.listed[0]:
+            return
+        text = listing(known)
+        if text != self.listed[1]:
+            with contextlib.suppress(OSError):
+                files.write_atomic(self.layout.peers, text.encode(), 0o644)
+        self.listed = (known, text)
+
+    async def _names_out(self) -> None:
+        """The orderly end: no names of a tailnet that nobody can reach any more."""
+        names = self._get_names()
+        names.close()
+        with contextlib.suppress(OSError):
+            files.remove(self.layout.peers)
+        for _ in range(5):
+            if not names.present:
+                return
+            names.take_out()
+            names.close()
+            await asyncio.sleep(0.1 if names.present else 0)
+
     def _dns(self) -> DnsPart:
         guarded = self.loaded.config.dns.guard and self.boot.daemon.facts.mode == "tun"
-        return DnsPart(resolver=resolver.nameservers(), guarded=guarded)
+        return DnsPart(
+            resolver=resolver.nameservers(), guarded=guarded, hosts_block=self.names is not None and self.names.present
+        )
 
     def _plan(self) -> Plan:
         login = self.loaded.config.login
@@ -228,6 +324,8 @@ class Running:
             await self.supervisor.run()
         finally:
             server.close()
+            if not self.supervisor.handed_over:
+                await self._names_out()
             loop.remove_reader(self.clock.fd)
             self._end_watch(loop)
             if self.web is not None:
@@ -245,6 +343,7 @@ class Running:
 
     def _later(self) -> None:
         self.own_log.open()
+        self._follow_names()
         gc.collect()
         gc.freeze()  # what is here now stays: later collections need not look at it
         gc.set_threshold(_GC_THRESHOLD)
@@ -395,8 +494,7 @@ class Running:
 
     def _serve_said(self, text: str | None) -> None:
         self.serve_note = text
-        self.supervisor.notes = self._notes()
-        self.supervisor.changed()
+        self._notes_changed()
 
     def _serve_http(self) -> None:
         """Health and metrics over HTTP as configured; where they are off, nothing of it is loaded."""
@@ -413,8 +511,7 @@ class Running:
 
     def _web_said(self, notes: tuple[Note, ...]) -> None:
         self.web_notes = notes
-        self.supervisor.notes = self._notes()
-        self.supervisor.changed()
+        self._notes_changed()
 
     def _log_counts(self) -> "LogCounts":
         from tazpod_net.core.metrics import LogCounts  # noqa: PLC0415 - loaded by then, see _web
@@ -429,6 +526,12 @@ class Running:
         self._serve_soon()
         if self.web is not None:
             self.web.news()
+        self._list_peers()
+        if self.names is not None:
+            self.names.follow(self.session.backend)
+        elif self.session.backend.ready and not self.names_due:
+            self.names_due = True
+            asyncio.get_running_loop().call_later(_BREATH, self._follow_names)
         self.supervisor.changed()
 
     async def _mint(self, candidate: Candidate) -> tuple[str | None, Minted]:
@@ -504,6 +607,9 @@ class Running:
         before, after = self.loaded.config, self._load()
         changed = _changed_keys(before, after.config)
         self._use(after)
+        if self.names is not None:
+            self.names.order, self.names.may_write = None, True
+            self.names.follow(self.session.backend)
         self.session.correct_settings_again()
         self.session.reconsider()
         self.own_log.event("reloaded", why="changed: " + (", ".join(changed) or "nothing"))

@@ -80,6 +80,7 @@ def environment(control: Control, programs: Path, scratch: Path) -> dict[str, st
     del env["TS_LOGS_DIR"]
     path = f"{Path(sys.executable).parent}:{programs}:{os.environ.get('PATH', os.defpath)}"
     env |= {"PATH": path, "HOME": str(scratch), "TAZPOD_NET_HOME": str(scratch / "net")}
+    env["TAZPOD_NET_DNS_HOSTS"] = "false"  # without namespaces it would be the machine's own /etc/hosts
     return env | {"TAZPOD_NET_LOGIN_SERVER": control.url, "TAZPOD_NET_LOGIN_HOSTNAME": "tazpod"}
 
 

@@ -27,7 +27,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "kernel": ({"home", "linux", "rotating"}, {"core", "errors", "kernel"}),  # paths and system calls, no policy
     "ports": ({"ports"}, {"core"}),
     "shell": (
-        {"engine", "exposition", "session", "supervisor", "service", "serveapply"},
+        {
+            *("engine", "exposition", "session", "supervisor", "service", "serveapply"),
+            *("targets", "names", "hostrequests"),
+        },
         {"core", "errors", "ports", "shell"},
     ),
     "shared adapters": ({"adapters.files", "adapters.https", "adapters.oneshot"}, {"core", "errors", "kernel"}),

@@ -18,13 +18,14 @@ INTERACTIVE = {"bash": ["bash", "--noprofile", "-i"], "zsh": ["zsh", "-i"], "fis
 COMPINIT = "autoload -Uz compinit; compinit -D -u\n"
 every_shell = pytest.mark.parametrize("name", SHELLS)
 
-# Stands for the program: its own completion, and a daemon with two peers.
+# Stands for the program: its own completion. The supervisor's list of peers lies in the home.
 STUB = """#!/bin/sh
 case "$*" in
 completion*) cat "$SCRIPTS/completion.$2" ;;
-'tailscale status') printf '%s\\n' '100.64.0.2  vault  me@  linux  -' 'fd7a::3  vector  me@  linux  -' '# Health:' ;;
+*) echo "no completion may start it: $*" >&2 ;;
 esac
 """
+PEERS = "vault vault.example.ts.net\nvector vector.example.ts.net\nnas.other.ts.net\nb$(id) x\n"
 
 
 class Box:
@@ -38,6 +39,7 @@ class Box:
         program.parent.mkdir()
         program.write_text(STUB)
         program.chmod(0o755)
+        self.give_peers(self.user / "net", PEERS)
         for name in SHELLS:
             (root / f"completion.{name}").write_text(shell.script(name))
         self.env = {
@@ -48,6 +50,11 @@ class Box:
             "SCRIPTS": str(root),
         }
         self._stack = stack
+
+    def give_peers(self, home: Path, text: str) -> None:
+        """What the supervisor of a home has listed."""
+        (home / "state").mkdir(parents=True, exist_ok=True)
+        (home / "state" / "peers").write_text(text)
 
     def open(self, name: str, lines: str) -> Terminal:
         """A shell whose rc file has these lines."""
@@ -142,6 +149,9 @@ class TestTable:
             ("sta", ["start", "status"]),
             ("tailscale ping v", ["vault", "vector"]),
             ("tailscale ping vau", ["vault"]),
+            ("tailscale ssh n", ["nas.other.ts.net"]),
+            ("tailscale nc vault.", ["vault.example.ts.net"]),
+            ("tailscale ping b", []),
             ("nonsense ", []),
         ],
     )
@@ -169,22 +179,35 @@ class TestTable:
         assert "printenv" in offers("run printen")
         assert "--rm" not in offers("run -- printenv --")
 
-    def test_conditions_that_name_a_peer(self, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where conditions may name something, the kinds are offered, and peers behind `peer:`."""
-
-        def wait(sub: parser.Parser) -> None:
-            sub.add_argument("--for", dest="conditions", action="append", metavar="COND")
-
-        monkeypatch.setitem(parser.COMMANDS, "wait", parser.Command("x", "x", wait))
-        for name in SHELLS:
-            (box.root / f"completion.{name}").write_text(shell.script(name))
+    def test_conditions_that_name_a_peer(self, box: Box) -> None:
+        """The kinds are offered, and peers behind `peer:`."""
         assert box.bash("wait", "--for", "") == [*CONDITIONS, "peer:", "tcp:", "name:"]
-        assert box.bash("wait", "--for", "peer", ":") == ["vault", "vector"]
+        assert box.bash("wait", "--for", "peer", ":") == ["vault", "vector", "nas.other.ts.net"]
         assert box.bash("wait", "--for", "=", "peer", ":", "vec") == ["vector"]
         assert box.bash("wait", "--for", "tcp", ":", "v") == []
         terminal = box.completing("zsh")
         assert press(terminal, "tazpod-net wait --for peer:vau") == "tazpod-net wait --for peer:vault"
         assert set(box.fish("tazpod-net wait --for p")) >= {"peer:vault", "peer:vector"}
+
+    @pytest.mark.parametrize("option", ["--home {} ", "--home={} "])
+    def test_peers_of_the_home_that_is_named(self, offers: Offers, box: Box, option: str) -> None:
+        """`--home` on the line wins over the environment."""
+        other = box.user / "other"
+        box.give_peers(other, "quay\n")
+        assert offers(option.format(other) + "tailscale ping ") == ["quay"]
+
+    @pytest.mark.parametrize("missing", ["file", "home"])
+    def test_without_a_list_there_is_nothing(self, offers: Offers, box: Box, missing: str) -> None:
+        """No supervisor, no home: no names, no words, no wait."""
+        box.env["TAZPOD_NET_HOME"] = str(box.user / "nowhere")
+        if missing == "home":
+            del box.env["TAZPOD_NET_HOME"]
+        assert offers("tailscale ping v") == []
+
+    def test_five_thousand_peers(self, offers: Offers, box: Box) -> None:
+        """All of them are looked through."""
+        box.give_peers(box.user / "net", "".join(f"n{n} n{n}.example.ts.net\n" for n in range(5000)))
+        assert offers("tailscale ping n4999") == ["n4999"]
 
 
 def press(terminal: Terminal, line: str) -> str:
@@ -215,7 +238,6 @@ class TestKeys:
         hook = "tazpod_net/shell/tazpod-net.fish" if name == "fish" else "bashrc.d/tazpod-net.sh"
         box.env["TAZPOD_NET_HOOK_COMPLETION"] = "1"
         state = box.user / "net" / "state"
-        state.mkdir(parents=True)
         ticks = Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()[19]
         (state / "short").write_text(f"tailnet: starting\n{os.getpid()} {ticks}\n")
         terminal = box.open(name, f"{'source' if name == 'fish' else '.'} {ROOT}/{hook}\n")

@@ -30,11 +30,24 @@ class LocalApiError(TazpodNetError):
 
 
 class _Answer(NamedTuple):
-    """What came back; `etag` is empty where there is none."""
+    """What came back; the names of `headers` are in lower case."""
 
     status: int
-    etag: str
+    headers: dict[str, str]
     body: bytes
+
+
+class _Ping(msgspec.Struct):
+    """`ipnstate.PingResult`."""
+
+    err: str = msgspec.field(name="Err", default="")
+    is_local: bool = msgspec.field(name="IsLocalIP", default=False)
+
+
+class _Dns(msgspec.Struct):
+    """`apitype.DNSQueryResponse`: a DNS message."""
+
+    data: bytes = msgspec.field(name="Bytes", default=b"")
 
 
 class _Connection:
@@ -45,7 +58,7 @@ class _Connection:
         self.writer = writer
         self.parser = httptools.HttpResponseParser(self)
         self.status = 0  # before the head of the answer is here
-        self.etag = ""
+        self.headers: dict[str, str] = {}
         self.parts: list[bytes] = []
         self.is_complete = False
 
@@ -66,9 +79,18 @@ class _Connection:
         data = await self.reader.read(65536)
         try:
             self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.is_complete = True  # what follows is no HTTP
         except httptools.HttpParserError as e:
             raise ConnectionResetError("tailscaled answered with something else than HTTP") from e
         return bool(data)
+
+    async def answer(self) -> _Answer:
+        """The whole answer. Raises ConnectionResetError if it is cut off."""
+        while not self.is_complete:
+            if not await self.read():
+                raise ConnectionResetError("tailscaled closed the connection")
+        return _Answer(self.status, self.headers, self.take())
 
     def take(self) -> bytes:
         """What has come of the body since the last time."""
@@ -77,8 +99,7 @@ class _Connection:
         return body
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == b"etag":
-            self.etag = value.decode("latin-1")
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self.status = self.parser.get_status_code()
@@ -143,7 +164,7 @@ class LocalApi:
         answer = await self._exchange("GET", _PREFIX + "serve-config")
         if answer.status >= 400:  # noqa: PLR2004
             raise LocalApiError(answer.status, _error_text(self.redact(answer.body)))
-        return answer.body, answer.etag
+        return answer.body, answer.headers.get("etag", "")
 
     async def set_serve_config(self, body: bytes, etag: str) -> bool:
         """`POST serve-config`, all of it anew. False: somebody changed it after `etag` was read; read it again."""
@@ -156,6 +177,45 @@ class LocalApi:
     async def user_metrics(self, timeout: float) -> bytes:  # noqa: ASYNC109 - a scrape's share
         """`GET usermetrics`: Prometheus text of `tailscaled_*`."""
         return self.redact(await self._ok("GET", _PREFIX + "usermetrics", timeout=timeout))
+
+    async def ping(self, ip: str, timeout: float) -> str | None:  # noqa: ASYNC109 - the daemon has none of its own
+        """`POST ping` inside WireGuard (TSMP), which no access rule of the tailnet stops: why not, or None if answered.
+
+        TimeoutError: no answer.
+        """
+        body = await self._ok("POST", f"{_PREFIX}ping?ip={ip}&type=TSMP", timeout=timeout)
+        found = msgspec.json.decode(self.redact(body), type=_Ping)
+        return None if found.is_local else found.err or None
+
+    async def dial(self, host: str, port: int, timeout: float) -> str | None:  # noqa: ASYNC109 - one budget
+        """`POST dial`: connects by the daemon, as its proxies do, and hangs up again.
+
+        Returns None then, else the address that lies outside the tailnet and is to be dialled without the daemon.
+        Raises LocalApiError with the reason if there is no connection.
+        """
+        extra = [("Connection", "upgrade"), ("Upgrade", "ts-dial"), ("Dial-Host", host), ("Dial-Port", str(port))]
+        async with asyncio.timeout(timeout):
+            connection = await _Connection.open(self.path)
+            try:
+                connection.send("POST", _PREFIX + "dial", b"", extra)
+                answer = await connection.answer()
+            finally:
+                connection.close()
+        if answer.status == 101:  # noqa: PLR2004 - Switching Protocols: it is connected
+            return None
+        if answer.status == 200 and answer.headers.get("dial-self") == "true":  # noqa: PLR2004
+            return answer.headers.get("dial-addr", "")
+        raise LocalApiError(answer.status, _error_text(self.redact(answer.body)))
+
+    async def resolves(self, name: str, timeout: float) -> bool:  # noqa: ASYNC109 - one budget
+        """`GET dns-query`: whether the daemon's own resolver has an address for a name. Needs its user or root."""
+        for kind in ("A", "AAAA"):
+            body = await self._ok("GET", f"{_PREFIX}dns-query?name={name}&type={kind}", timeout=timeout)
+            answer = msgspec.json.decode(body, type=_Dns).data
+            # RFC 1035, 4.1.1: the code is the low half of the fourth byte, the count of answers stands in 6 and 7.
+            if len(answer) >= 12 and answer[3] & 0xF == 0 and answer[6:8] != b"\0\0":  # noqa: PLR2004
+                return True
+        return False
 
     async def watch(self) -> AsyncIterator[Notify]:
         """The bus: one Notify a line, for ever. Ends with EOF (daemon gone, or this reader fell behind)."""
@@ -210,10 +270,7 @@ class LocalApi:
             connection = await _Connection.open(self.path)
             try:
                 connection.send(method, target, data, extra)
-                while not connection.is_complete:
-                    if not await connection.read():
-                        raise ConnectionResetError("tailscaled closed the connection")
-                return _Answer(connection.status, connection.etag, connection.take())
+                return await connection.answer()
             finally:
                 connection.close()
 

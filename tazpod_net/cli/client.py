@@ -95,19 +95,24 @@ def ask(
     return code
 
 
+def collect(layout: Layout, request: Request, patience: float) -> tuple[int, bytes, bytes] | None:
+    """Exit code, stdout and stderr of a request that is not for a person's eyes; None as `ask`. Raises HungError."""
+    texts: dict[int, list[bytes]] = {1: [], 2: []}
+    code = ask(layout, request, patience, write=lambda fd, data: texts[fd].append(data))
+    return None if code is None else (code, b"".join(texts[1]), b"".join(texts[2]))
+
+
 def fetch_status(layout: Layout) -> "Status | None":
     """The status object of the running supervisor; None if there is none. Raises HungError."""
     import msgspec  # noqa: PLC0415 - an `up` has no use for any of it
 
     from tazpod_net.core.status import from_json  # noqa: PLC0415
 
-    said: list[bytes] = []
-    request = Request(op="status", as_="json")
-    code = ask(layout, request, STATUS_PATIENCE, write=lambda fd, data: said.append(data) if fd == 1 else None)
-    if code is None:
+    found = collect(layout, Request(op="status", as_="json"), STATUS_PATIENCE)
+    if found is None:
         return None
     try:
-        return from_json(b"".join(said))
+        return from_json(found[1])
     except msgspec.DecodeError as e:
         raise TazpodNetError(f"the supervisor's answer cannot be read ({e})", "tazpod-net restart") from e
 

@@ -185,6 +185,7 @@ class _Asked:
             op="wait",
             conditions=self.arguments.conditions or ["ready"],
             timeout=max(0.0, self.deadline - time.monotonic()),
+            asked=self.arguments.timeout,
             json=self.arguments.json,
         )
         try:

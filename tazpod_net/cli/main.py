@@ -90,6 +90,10 @@ def _command(name: str) -> Command:
         from tazpod_net.cli import entrypoint  # noqa: PLC0415
 
         return entrypoint.entrypoint
+    if name == "hosts":
+        from tazpod_net.cli import hosts  # noqa: PLC0415
+
+        return hosts.hosts
     if name == "install":
         from tazpod_net.cli import install  # noqa: PLC0415
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from tazpod_net import init
-from tazpod_net.core.conditions import CONDITIONS
-from tazpod_net.core.durations import FORMS, parse_duration
+from tazpod_net.core.conditions import CONDITIONS, FORMS
+from tazpod_net.core.conditions import parse as parse_condition
+from tazpod_net.core.durations import FORMS as DURATIONS
+from tazpod_net.core.durations import parse_duration
 from tazpod_net.errors import UsageError
 
 SHELLS = ("bash", "zsh", "fish")
@@ -64,7 +66,16 @@ def seconds(text: str) -> float:
     try:
         return parse_duration(text)
     except ValueError as e:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write {FORMS}") from e
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write {DURATIONS}") from e
+
+
+def condition(text: str) -> str:
+    """argparse type of what can be waited for; the same for every command that waits, and for its request."""
+    try:
+        return str(parse_condition(text))
+    except UsageError as e:
+        near = nearest(text, CONDITIONS)
+        raise argparse.ArgumentTypeError(f"{e}" + (f"; did you mean {near}?" if near else "")) from e
 
 
 def count(text: str) -> int | None:
@@ -127,9 +138,9 @@ def _conditions(parser: Parser) -> None:
         "--for",
         dest="conditions",
         action="append",
-        choices=CONDITIONS,
+        type=condition,
         metavar="COND",
-        help="live, ready or online",
+        help=f"{FORMS} (default: ready); again for more: all must hold",
     )
 
 
@@ -186,6 +197,12 @@ def _completion(parser: Parser) -> None:
     parser.add_argument("shell", choices=SHELLS, help="which shell")
 
 
+def _hosts(parser: Parser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--apply", action="store_true", help="write them into /etc/hosts, and follow from now on")
+    group.add_argument("--remove", action="store_true", help="take them out of /etc/hosts")
+
+
 def _install(parser: Parser) -> None:
     parser.add_argument("--version", metavar="V", help="this version (default: the latest stable one)")
     parser.add_argument("--to", metavar="DIR", help="into this directory (default: /usr/local/bin, else ~/.local/bin)")
@@ -228,7 +245,9 @@ COMMANDS: dict[str, Command] = {
     "reload": Command("read the configuration again", "tazpod-net reload"),
     "status": Command("how it is", "tazpod-net status --json --for online", _status),
     "logs": Command("the daemon's log", "tazpod-net logs -n 500 -f", _logs),
-    "wait": Command("wait until a condition holds", "tazpod-net wait --for online --timeout 2m", _wait),
+    "wait": Command(
+        "wait until a condition holds", "tazpod-net wait --for online --for tcp:vault:8200 --timeout 2m", _wait
+    ),
     "login": Command("log in to the tailnet", "tazpod-net login --auth-key-file ~/key", _login),
     "logout": Command("log out of the tailnet", "tazpod-net logout"),
     "probe": Command("which mode can be had here, and why", "tazpod-net probe --json", _probe),
@@ -236,6 +255,7 @@ COMMANDS: dict[str, Command] = {
     "run": Command("run a command with the tailnet", "tazpod-net run --rm -- curl http://vault:8200", _run),
     "env": Command("the proxy variables for this shell", _ENV_EXAMPLE, _env),
     "ssh-config": Command("what ~/.ssh/config needs", "tazpod-net ssh-config >>~/.ssh/config"),
+    "hosts": Command("the tailnet's names, as a block of /etc/hosts", "tazpod-net hosts --apply", _hosts),
     "init": Command("what a shell sources to start the tailnet by itself", "tazpod-net init bash --install", _init),
     "completion": Command("the shell's completion script", "tazpod-net completion bash", _completion),
     "install": Command("put tailscaled and tailscale in place", "tazpod-net install --version 1.102.5", _install),

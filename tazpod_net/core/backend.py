@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from tazpod_net.core.peers import Machine, machines
 from tazpod_net.core.timefmt import parse_rfc3339
 
 STATES = ("NoState", "InUseOtherUser", "NeedsLogin", "NeedsMachineAuth", "Stopped", "Starting", "Running")
@@ -125,6 +126,7 @@ class Backend(msgspec.Struct, frozen=True):
     key_ends: float | None = None  # `key_expiry` as seconds since the epoch
     relay: str | None = None
     peers: PeerCounts = PeerCounts()
+    machines: tuple[Machine, ...] = ()  # this node and its peers, by name
     health: tuple[tuple[str, str], ...] = ()
     prefs: Prefs | None = None
     exit_nodes: dict[str, str] = {}  # address or name (lower case) of a peer that offers itself -> its stable id
@@ -180,6 +182,7 @@ def fold_snapshot(backend: Backend, snapshot: Snapshot) -> Backend:
         key_ends=None if me.key_expiry is None else parse_rfc3339(me.key_expiry),
         relay=me.relay or None,
         peers=_count(snapshot.peer or {}),
+        machines=machines(snapshot.self_, (snapshot.peer or {}).values(), suffix),
         exit_nodes=_exit_nodes(snapshot.peer or {}),
     )
 

@@ -264,7 +264,6 @@ PROGRAMS = frozenset({"daemon.binary", "daemon.cli"})
 
 # Keys that are checked but not yet acted upon, and what they wait for.
 NOT_YET: dict[str, str] = {
-    "dns.hosts": "names in /etc/hosts",
     "doctor.peers": "doctor",
     "doctor.endpoints": "doctor",
 }

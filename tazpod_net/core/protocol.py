@@ -19,6 +19,8 @@ MAX_REQUEST = 65536
 AGAIN = 75  # EX_TEMPFAIL: this supervisor is ending, wait for the lock and start the next
 NEEDS_CREDENTIALS = 76  # it is not logged in and has nothing to log in with: what can you see?
 
+YOURSELF = 77  # EX_NOPERM: this supervisor may not write that file; perhaps you may
+
 
 class Offered(msgspec.Struct, frozen=True):
     """Credentials that a later `up` can see and the supervisor perhaps cannot; empty: none."""
@@ -39,6 +41,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     condition: str = msgspec.field(name="for", default="ready")
     conditions: list[str] = []
     timeout: float = 30.0
+    asked: float = 0.0  # wait: the time-out that a person asked for, of which `timeout` is what is left; for messages
     wait: str | None = "ready"  # up: condition, or null for --no-wait
     json: bool = False
     watch: bool = False

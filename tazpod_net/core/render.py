@@ -221,9 +221,9 @@ def _use_line(status: Status) -> str:
 
 
 def _dns_line(status: Status) -> str:
-    if status.dns.resolver is None:
-        return ""
-    return status.dns.resolver + (", guarded" if status.dns.guarded else "")
+    words = [status.dns.resolver, "guarded" if status.dns.guarded else None]
+    words += ["names in /etc/hosts" if status.dns.hosts_block else None]
+    return ", ".join(filter(None, words)) if words[0] or words[2] else ""
 
 
 def _first_ip(status: Status) -> str | None:

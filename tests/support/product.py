@@ -211,6 +211,8 @@ class Product:
         self.env |= {name: os.environ[name] for name in (leaks.MARKER,) if name in os.environ}
         if mode is not None:
             self.env["TAZPOD_NET_DAEMON_MODE"] = mode
+        if not place.is_private:  # the machine's own files stay as they are
+            self.env["TAZPOD_NET_DNS_HOSTS"] = "false"
         if not place.is_private:  # many tests at once beside each other: none may take another's port
             self.env["TAZPOD_NET_PROXY_SOCKS5"] = self.env["TAZPOD_NET_PROXY_HTTP"] = f"127.0.0.1:{free_port()}"
         if control is not None:

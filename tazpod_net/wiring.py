@@ -20,7 +20,6 @@ import select  # noqa: E402
 import socket  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Coroutine  # noqa: E402
-from typing import TYPE_CHECKING  # noqa: E402
 
 import msgspec  # noqa: E402
 

@@ -81,9 +81,6 @@ PURE: dict[str, set[str] | None] = {
 IMPURE_PATH = {"abspath", "exists", "expanduser", "expandvars", "getsize", "isdir", "isfile", "islink", "realpath"}
 IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "breakpoint"}
 
-# Each command is a module of its own, which is loaded only if it runs: `_command` says so for all of them.
-DISPATCH = PACKAGE / "cli" / "main.py"
-
 
 def name_of(path: Path) -> str:
     """`core.machine` for its file, the empty name for the package itself."""
@@ -258,8 +255,6 @@ def late_imports(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
 @pytest.mark.parametrize("path", SOURCES, ids=shown)
 def test_imports_inside_functions_say_why(path: Path) -> None:
     """An import that is put off costs readers; it stands only where a comment says what it saves."""
-    if path == DISPATCH:
-        return
     lines = path.read_text(encoding="utf-8").splitlines()
     late = late_imports(tree_of(path))
     assert [lines[n.lineno - 1] for n in late if not has_reason(lines, n.lineno, "noqa: PLC0415")] == []

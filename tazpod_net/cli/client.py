@@ -193,16 +193,11 @@ def has_secrets(request: Request) -> bool:
     return request.auth_key is not None or request.offered not in {None, Offered()}
 
 
-def peer_pid(connection: "control.Socket") -> int | None:
-    """The same for its pid; None for one in another pid namespace."""
-    return int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[:4], sys.byteorder) or None
-
-
 def peer_uid(connection: "control.Socket") -> int:
     """Whose process listens at the other end (`SO_PEERCRED`, man 7 unix)."""
     return int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[4:8], sys.byteorder)
 
 
-def peer_pid(connection: "control.Socket") -> int:
-    """The process that listens at the other end; 0 if it is in a pid namespace that we cannot see."""
-    return int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[:4], sys.byteorder)
+def peer_pid(connection: "control.Socket") -> int | None:
+    """The process that listens at the other end; None if it is in a pid namespace that we cannot see."""
+    return int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[:4], sys.byteorder) or None

@@ -11,6 +11,16 @@ if TYPE_CHECKING:  # 8 ms that a bare `up` does not pay
 
 Command = Callable[["Namespace"], int]
 
+# Where each command is: a function of its name, with `_` for `-`.
+_MODULES = {
+    **dict.fromkeys(("up", "supervise"), "start"),
+    **dict.fromkeys(("down", "restart", "reload", "login", "logout", "tailscale"), "change"),
+    **dict.fromkeys(("status", "wait", "metrics"), "look"),
+    **dict.fromkeys(("init", "completion"), "shell"),
+    **dict.fromkeys(("env", "ssh-config"), "surroundings"),
+    **{name: name for name in ("entrypoint", "hosts", "install", "logs", "probe", "run")},
+}
+
 
 def run(argv: list[str]) -> int:
     """The exit code of any command line."""
@@ -62,54 +72,8 @@ def guarded(work: Callable[[], int]) -> int:
 
 def _command(name: str) -> Command:
     """Only the module of the command that runs is loaded: each has its own needs."""
-    if name in {"up", "supervise"}:
-        from tazpod_net.cli import start  # noqa: PLC0415
+    import importlib  # noqa: PLC0415 - a bare `up` does not come here
 
-        return {"up": start.up, "supervise": start.supervise}[name]
-    if name in {"status", "wait", "metrics"}:
-        from tazpod_net.cli import look  # noqa: PLC0415
-
-        return {"status": look.status, "wait": look.wait, "metrics": look.metrics}[name]
-    if name == "logs":
-        from tazpod_net.cli import logs  # noqa: PLC0415
-
-        return logs.logs
-    if name in {"init", "completion"}:
-        from tazpod_net.cli import shell  # noqa: PLC0415
-
-        return {"init": shell.init, "completion": shell.completion}[name]
-    if name == "run":
-        from tazpod_net.cli import run as running  # noqa: PLC0415
-
-        return running.run
-    if name in {"env", "ssh-config"}:
-        from tazpod_net.cli import surroundings  # noqa: PLC0415
-
-        return {"env": surroundings.env, "ssh-config": surroundings.ssh_config}[name]
-    if name == "entrypoint":
-        from tazpod_net.cli import entrypoint  # noqa: PLC0415
-
-        return entrypoint.entrypoint
-    if name == "hosts":
-        from tazpod_net.cli import hosts  # noqa: PLC0415
-
-        return hosts.hosts
-    if name == "install":
-        from tazpod_net.cli import install  # noqa: PLC0415
-
-        return install.install
-    if name == "probe":
-        from tazpod_net.cli import probe  # noqa: PLC0415
-
-        return probe.probe
-    from tazpod_net.cli import change  # noqa: PLC0415
-
-    commands: dict[str, Command] = {
-        "down": change.down,
-        "restart": change.restart,
-        "reload": change.reload,
-        "login": change.login,
-        "logout": change.logout,
-        "tailscale": change.tailscale,
-    }
-    return commands[name]
+    module = importlib.import_module(f"tazpod_net.cli.{_MODULES[name]}")
+    found: Command = getattr(module, name.replace("-", "_"))
+    return found

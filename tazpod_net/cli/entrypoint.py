@@ -176,10 +176,10 @@ def stop(options: Options, within: float | None, pid: int | None) -> int:
 
 
 def _is_ours(layout: Layout, pid: int | None) -> bool:
-    """Another container may share this home: then its supervisor is in another pid namespace, and seen as 0."""
+    """Another container may share this home: then its supervisor is in another pid namespace, and has no pid here."""
     connection = control.connect(layout.home)
     if connection is None:
         return True  # nobody's, or left without supervisor
     peer = client.peer_pid(connection)
     connection.close()
-    return peer != 0 if pid is None else peer == pid
+    return peer is not None if pid is None else peer == pid

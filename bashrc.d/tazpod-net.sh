@@ -190,11 +190,13 @@ function _tazpod_net_once {
 # Whether a person's `down` or `logout` stands: the mark was made in this life of the container (tazpod_net/boot.py).
 function _tazpod_net_is_left {
   [[ -z ${ZSH_VERSION-} ]] || \builtin emulate -L ksh
-  \local IFS='' name='' mark='' space=''
+  \local IFS='' name='' mark='' space='' first=''
   for name in stopped.json logged-out; do
     { \builtin read -r mark <"$_tazpod_net_home/state/$name"; } 2>/dev/null || \continue
     mark=${mark//[[:space:]]/}
     [[ $mark == *"\"boot_id\":\"$_tazpod_net_boot\""* ]] || \continue
+    first=${mark#*'"init":'}  # the kernel gives the number of a namespace out again
+    [[ $first != [0-9]* ]] || _tazpod_net_lives 1 "${first%%[!0-9]*}" || \continue
     space=$(\command readlink /proc/self/ns/pid 2>/dev/null) || \return 0
     space=${space#*'['}
     [[ "$mark" == *"\"pid_namespace\":${space%']'}"[!0-9]* ]] && \return 0

@@ -170,7 +170,10 @@ class Service:
                     "run it as root or as the owner of the home",
                 )
         if handler is None:
-            return client.fail(f"this supervisor does not know {request.op!r}", "tazpod-net restart")
+            return client.fail(
+                f"this supervisor (another version) does not know {request.op!r}",
+                "tazpod-net down, then: tazpod-net up",
+            )
         return await handler(request, client)
 
     def _may_change(self, client: Client) -> bool:

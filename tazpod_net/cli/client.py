@@ -114,7 +114,9 @@ def fetch_status(layout: Layout) -> "Status | None":
     try:
         return from_json(found[1])
     except msgspec.DecodeError as e:
-        raise TazpodNetError(f"the supervisor's answer cannot be read ({e})", "tazpod-net restart") from e
+        raise TazpodNetError(
+            f"the supervisor's answer cannot be read ({e})", "tazpod-net down, then: tazpod-net up"
+        ) from e
 
 
 def is_hung(layout: Layout) -> bool:

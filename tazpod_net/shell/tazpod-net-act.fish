@@ -48,6 +48,8 @@ function __tazpod_net_is_left
         read mark <$__tazpod_net_home/state/$name
         set mark (string replace -ra '\s' '' -- $mark)
         string match -q -- "*\"boot_id\":\"$__tazpod_net_boot\"*" $mark; or continue
+        set -l first (string match -r -- '"init":([0-9]+)' $mark)[2] # a namespace's number is given out again
+        test -z "$first"; or __tazpod_net_lives 1 $first; or continue
         set -l space (command readlink /proc/self/ns/pid 2>/dev/null); or return 0
         set space (string replace -ra '[^0-9]' '' -- $space)
         string match -qr -- "\"pid_namespace\":$space\\D" $mark; and return 0

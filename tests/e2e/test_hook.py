@@ -490,6 +490,7 @@ class TestLeft:
             "by": "tazpod-net down",
             "pid_namespace": os.stat("/proc/self/ns/pid").st_ino,
             "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            "init": int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19]),
         }
         (box.state / name).write_text(json.dumps({**mark, **changes}) + "\n")
 
@@ -502,7 +503,9 @@ class TestLeft:
         assert box.calls() == []
 
     @every_shell
-    @pytest.mark.parametrize("changes", [{"pid_namespace": 7}, {"boot_id": "another"}], ids=["container", "machine"])
+    @pytest.mark.parametrize(
+        "changes", [{"pid_namespace": 7}, {"boot_id": "another"}, {"init": 1}], ids=["container", "machine", "again"]
+    )
     def test_a_mark_of_an_earlier_life_is_not(self, box: Box, shell: str, changes: dict[str, object]) -> None:
         """A restart of the container or of the machine undoes it."""
         self._mark(box, "stopped.json", **changes)

@@ -30,6 +30,7 @@ STATUS_WAIT = 0.3  # seconds that `status` waits for the daemon
 ONLINE_EVERY = 0.5  # seconds between questions while somebody waits for `online`, which has no event
 TRY_FIRST, TRY_LAST = 0.2, 2.0  # seconds between tries of what is out there, while somebody waits for it
 TRY_LEAST = 0.5  # seconds for the last try
+CONTROL_SPEAKS = 1.0  # seconds that `up` gives the control server to see a node that is ready
 REDRAW_EVERY = 5.0  # seconds between frames of `status --watch` without a change: ages go on
 _UCRED = struct.Struct("iII")  # pid, uid, gid
 
@@ -343,6 +344,9 @@ class Service:
             return EXIT_OK
         began = request.started if request.fresh and request.started else self.supervisor.now()
         status = await self._until([request.wait], request.timeout, give_up=True)
+        if request.wait == "ready" and status.ready and not status.online:
+            # From a saved map it is ready before the control server has said anything: not yet a loss of it.
+            status = await self._until(["online"], CONTROL_SPEAKS, give_up=True)
         return self._up_ends(request, client, status, began)
 
     async def _join(self, request: Request, client: Client) -> int:

@@ -6,6 +6,7 @@ Must not know any test; what a fixture hands out is defined under tests/support.
 import importlib.util
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -26,7 +27,12 @@ settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:
-    """Where the installed package is to be tested, the tree must not be found first."""
+    """Where the installed package is to be tested, the tree must not be found first.
+
+    A runner in the background of a shell ignores SIGINT and SIGQUIT, and so would all that the tests start.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     found = importlib.util.find_spec("tazpod_net")
     checkout = Path(__file__).resolve().parents[1]
     is_tree = found is None or Path(found.origin or "").is_relative_to(checkout)

@@ -75,17 +75,23 @@ def make_home(home: str, state: str, logs: str) -> None:
 
 def are_ours(directory: str) -> bool:
     """Whether this user made everything in it: where root's daemon ran, neither its key nor its log can be used."""
+    return strange_in(directory) is None
+
+
+def strange_in(directory: str) -> str | None:
+    """The path of something in it that another user made; itself, if we may not look into it."""
     try:
-        names = os.listdir(directory)
+        names = sorted(os.listdir(directory))
     except FileNotFoundError:
-        return True
+        return None
     except OSError:
-        return False
-    owners: set[int] = set()
+        return directory
     for name in names:
+        path = os.path.join(directory, name)
         with contextlib.suppress(FileNotFoundError):
-            owners.add(os.lstat(os.path.join(directory, name)).st_uid)
-    return owners <= {os.geteuid()}
+            if os.lstat(path).st_uid != os.geteuid():
+                return path
+    return None
 
 
 def home_error(home: str, error: OSError) -> TazpodNetError:

@@ -134,9 +134,12 @@ def _own_status(name: str) -> str | None:
 
 
 def _refuse_strange_home(layout: Layout, refusal: Refusal) -> None:
-    if not is_ours(layout):
-        denied = files.home_error(layout.home, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-        raise TazpodNetError(f"{denied.problem}, and {refusal.why}", f"{refusal.fix}; or: {denied.fix}")
+    if is_ours(layout):
+        return
+    strange = files.strange_in(layout.state)
+    denied = files.home_error(layout.home, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    what = denied.problem if strange in {None, layout.state} else f"{strange} is another user's"
+    raise TazpodNetError(f"{what}, and {refusal.why}", f"{refusal.fix}; or: {denied.fix}")
 
 
 def rerun(command: str, arguments: "Namespace | None", home: str, stdin: str = "") -> int | Refusal:

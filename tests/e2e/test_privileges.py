@@ -227,6 +227,25 @@ class TestSudo:
         assert output.process.wait(30) in {0, 143}
         eventually(lambda: not is_alive(seen["daemon"]["pid"]))
 
+    def test_an_entrypoint_has_root_only_for_the_tailnet(self, tenant: Move) -> None:
+        """CMD is the user's; supervisor and daemon are root's, and end with it."""
+        product = tenant()
+        look = f"{product.command} status --short; id -u"
+        done = product.run("entrypoint", "--wait", "ready", "--", "sh", "-c", look, expect=0)
+        assert done.out.startswith("tailnet: ready tun ")
+        assert done.out.endswith(f"{UID}\n")
+        assert product.daemons() == []
+        assert product.run("status").code == 3
+
+    def test_a_node_for_one_command(self, tenant: Move, control: Control) -> None:
+        """`run --rm` by TUN, as root beneath the user's command; nothing is left of it."""
+        product = tenant()
+        done = product.run("run", "--rm", "--", "sh", "-c", "ip -o link show tailscale0; id -u", expect=0)
+        assert done.out.endswith(f"{UID}\n")
+        assert "tailscale0" in done.out
+        eventually(lambda: product.daemons() == [])
+        eventually(lambda: control.nodes() == [])
+
     def test_ten_at_once_make_one_daemon(self, tenant: Move) -> None:
         """Ten shells of the user start at the same moment: all are told that it is ready, one daemon runs."""
         product = tenant()

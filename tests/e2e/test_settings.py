@@ -184,7 +184,6 @@ class TestContainerboot:
     @pytest.mark.parametrize(
         "option",
         [
-            "--advertise-tags=tag:x",
             "--netfilter-mode=off",
             "--snat-subnet-routes=false",
             "--stateful-filtering",

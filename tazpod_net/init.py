@@ -43,7 +43,7 @@ _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHU
 # What comes by the socket, one word a line.
 RUNS = b"R"  # with its pid: a supervisor of ours
 ENDED = b"E"  # in order: `down`, or another one has taken over
-ELSEWHERE = b"A"  # another supervisor has this home
+ELSEWHERE = b"A"  # another supervisor has this home; with a 1: it is there for us, as root's through sudo
 MARKED = b"M"  # a person stopped it, and it stays stopped
 FAILED = b"F"  # with the exit code
 IDLE = b"I"  # it has no daemon, and will start none by itself
@@ -294,6 +294,8 @@ class Init:
             if line[:1] == RUNS:
                 self.supervisor = int(line[1:])
                 self.had_supervisor = True
+            elif line == ELSEWHERE + b"1":
+                self.had_supervisor = True
         if self.report is None and not self.is_ending:
             self._supervisor_gone()
 
@@ -361,7 +363,7 @@ class Init:
             if self.word[:1] == ENDED:
                 return
         if self.had_supervisor or (self.is_pid_1 and not starting):
-            self._stop_by_helper(late or None, None if self.is_pid_1 else self.supervisor)
+            self._stop_by_helper(late or None, None if self.is_pid_1 else self.supervisor or None)
 
     def _hurry(self, now: float) -> float:
         """Seconds that are left where CMD has already taken some of the engine's patience; 0: there is time enough."""

@@ -68,11 +68,12 @@ def start(options: Options, report: int, cwd: str, *, anew: bool, quiet: bool) -
         complain("the tailnet stays stopped: tazpod-net up")
         keeper.tell("M")
         return EXIT_OK
+    was_there = client.supervisor(layout) is not None
     code = guarded(lambda: starting.up(arguments))
     if code != EXIT_OK:
         keeper.tell(f"F{code}")
     elif not arguments.started:
-        keeper.tell("A")
+        keeper.tell("A" if was_there else "A1")
     return code
 
 

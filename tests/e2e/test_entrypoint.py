@@ -476,9 +476,10 @@ class TestPid1:
             eventually(lambda: "sleep" in [name for _, _, name in container.processes()])
             pty.press("\x1a")
             pty.until("Stopped")
-            pty.press("kill -9 %1\n")
-            # Until its next prompt bash may leave it a zombie, which is bash's to reap.
-            eventually(lambda: "sleep" not in [name for _, state, name in container.processes() if state != "Z"])
+            pty.press("fg\n")
+            eventually(lambda: ("S", "sleep") in [(state, name) for _, state, name in container.processes()])
+            pty.press("\x03")
+            eventually(lambda: "sleep" not in [name for _, _, name in container.processes()])
             pty.press("exit 3\n")
             assert container.end() == 3
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # What no process but the supervisor may have; tailscaled gets even less (core.childenv).
 SECRETS = ("TS_AUTHKEY", "TS_AUTH_KEY", "TS_CLIENT_SECRET", "TS_ID_TOKEN", "TAZPOD_NET_LOGIN_AUTH_KEY")
+SERVICE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # a service manager's words (`man 3 sd_notify`)
 _ENV_START = 47  # field 50 of /proc/PID/stat, counted from field 3
 _ARG_START = 45
 

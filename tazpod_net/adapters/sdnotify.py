@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 
-VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _LONGEST_STATUS = 400  # characters; a status is one line of `systemctl status`
 
 
@@ -18,7 +17,7 @@ class ServiceManager:
     """The one that started us, or nobody: then every method does nothing."""
 
     def __init__(self, variables: Mapping[str, str], pid: int | None) -> None:
-        """`variables`: those of VARIABLES that were set. `pid`: ours; None if another process is the service's main."""
+        """`variables`: those of environ.SERVICE. `pid`: ours; None if another process is the service's main."""
         self._pid = pid
         self._address = _address(variables.get("NOTIFY_SOCKET", ""))
         self._beat_every = _beat_every(variables, pid) if self._address else None

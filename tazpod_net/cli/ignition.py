@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tazpod_net import config
-from tazpod_net.adapters import environ, files, sdnotify, statefile
+from tazpod_net.adapters import environ, files, statefile
 from tazpod_net.boot import Boot, Keeper, Launch, user_name
 from tazpod_net.core.childenv import scrubbed_environment
 from tazpod_net.core.proxyenv import restored
@@ -48,7 +48,7 @@ def _prepare(
     loaded = config.load(home=layout.home, env=os.environ, config_file=arguments.config, overrides=overrides)
     files.refuse_network_filesystem(layout.home)
     owner = getattr(arguments, "owner", None)
-    service = {name: os.environ.pop(name) for name in sdnotify.VARIABLES if name in os.environ}  # no child's business
+    service = {name: os.environ.pop(name) for name in environ.SERVICE if name in os.environ}  # no child's business
     keeper = getattr(arguments, "keeper", Keeper())
     stdout = loaded.config.log.stdout
     launch = Launch(
